@@ -1,0 +1,329 @@
+//! What the CNI plugin, the status command and the agent say to each other over the agent's unix socket.
+//!
+//! ```text
+//! plugin ── one JSON line: Request ──▶ agent
+//! plugin ◀── one JSON line: Reply ──── agent        (then the connection is closed)
+//! plugin ── agent away, verb DEL ──▶ <socket folder>/tombstones/<unique>.json: Tombstone
+//! ```
+//!
+//! Serde and nothing else: the plugin links this crate, and everything it links delays every pod. Addresses are
+//! strings here, because the plugin only passes them on; the agent parses what it reads.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. A peer that reads another one answers [`Reply::Error`] and does nothing.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest line either side accepts, in bytes: a GC of 250 attachments takes about 30 KiB.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Where the agent listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/cadastre/cadastre.sock";
+
+/// Folder beside the socket that holds what DEL left while the agent was away.
+pub const TOMBSTONES: &str = "tombstones";
+
+/// CNI error codes of the specification (1–99) and ours (100 and up).
+pub mod code {
+    /// The configuration's `cniVersion`, or the verb at that version, is not supported.
+    pub const INCOMPATIBLE_VERSION: u32 = 1;
+    /// A field of the configuration is not supported; the message names key and value.
+    pub const UNSUPPORTED_FIELD: u32 = 2;
+    /// The environment is incomplete or malformed.
+    pub const BAD_ENVIRONMENT: u32 = 4;
+    /// Reading or writing failed.
+    pub const IO: u32 = 5;
+    /// What was read is not what it should be (JSON, version).
+    pub const DECODE: u32 = 6;
+    /// The network configuration is invalid.
+    pub const BAD_CONFIG: u32 = 7;
+    /// Try again later: nothing is wrong that time does not mend.
+    pub const TRY_AGAIN: u32 = 11;
+    /// STATUS: no ADD can be served.
+    pub const NOT_AVAILABLE: u32 = 50;
+    /// Internal error.
+    pub const INTERNAL: u32 = 999;
+    /// Nothing is free and nothing can grow.
+    pub const EXHAUSTED: u32 = 101;
+    /// The address asked for is held by another.
+    pub const ADDRESS_TAKEN: u32 = 102;
+    /// The address asked for lies in no block of this node.
+    pub const ADDRESS_OUTSIDE: u32 = 103;
+    /// The address asked for is reserved.
+    pub const ADDRESS_RESERVED: u32 = 104;
+    /// CHECK: the attachment does not hold what `prevResult` says.
+    pub const CHECK_FAILED: u32 = 105;
+}
+
+/// One line from the plugin or the status command to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`PROTOCOL`] of the sender.
+    pub protocol: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
+impl Request {
+    /// A request of this protocol version.
+    #[must_use]
+    pub fn new(call: Call) -> Self {
+        Self { protocol: PROTOCOL, call }
+    }
+}
+
+/// The verbs. The first five are CNI's; `report` is what the status command asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+pub enum Call {
+    /// Give the attachment an address of each family the node serves; the same again answers the same.
+    Add(Add),
+    /// Is this attachment still holding these addresses?
+    Check(Check),
+    /// Release what the attachment holds. Succeeds also when it holds nothing.
+    Del(Del),
+    /// Release every attachment of the network that is not listed.
+    Gc(Gc),
+    /// Could an ADD be served now?
+    Status,
+    /// The agent's whole state, for people.
+    Report,
+}
+
+/// Who holds an address: one interface of one container in one network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// `name` of the network configuration.
+    pub network: String,
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub interface: String,
+}
+
+/// The pod behind an attachment, as far as the runtime told it in `CNI_ARGS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// `K8S_POD_NAMESPACE`.
+    pub namespace: String,
+    /// `K8S_POD_NAME`.
+    pub name: String,
+    /// `K8S_POD_UID`, which older runtimes do not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// The network namespace as the plugin saw it, on the host's own mounts, when ADD was called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netns {
+    /// `CNI_NETNS`.
+    pub path: String,
+    /// Device of the file behind `path`; 0 with `inode` 0 if it could not be read.
+    pub device: u64,
+    /// Inode of the file behind `path`.
+    pub inode: u64,
+}
+
+/// Arguments of [`Call::Add`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Add {
+    /// Who asks.
+    pub attachment: Attachment,
+    /// Where the interface will live.
+    pub netns: Netns,
+    /// The pod, if the runtime named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+/// Arguments of [`Call::Check`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Whose addresses.
+    pub attachment: Attachment,
+    /// What `prevResult` lists, without prefix length.
+    pub addresses: Vec<String>,
+}
+
+/// Arguments of [`Call::Del`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Del {
+    /// Whose addresses.
+    pub attachment: Attachment,
+}
+
+/// Arguments of [`Call::Gc`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// Only attachments of this network are touched.
+    pub network: String,
+    /// What is still valid in it.
+    pub valid: Vec<ValidAttachment>,
+}
+
+/// One entry of `cni.dev/valid-attachments`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ValidAttachment {
+    /// `containerID` of the list.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `ifname` of the list.
+    #[serde(rename = "ifname")]
+    pub interface: String,
+}
+
+/// One line from the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "lowercase")]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Ok,
+    /// What ADD gave.
+    Given(Given),
+    /// It failed; the plugin prints this as a CNI error.
+    Error(Failure),
+    /// What [`Call::Report`] asked for.
+    Report(Box<report::Report>),
+}
+
+/// The addresses of one attachment, IPv4 first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// At most one for each family.
+    pub addresses: Vec<GivenAddress>,
+}
+
+/// One address with what an interface plugin needs beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenAddress {
+    /// `10.0.2.48/24`: the address with the prefix length of its block.
+    pub address: String,
+    /// The block's router, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+}
+
+/// A CNI error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One of [`code`].
+    pub code: u32,
+    /// What is wrong, of which object, in a line.
+    pub msg: String,
+    /// The remedy, or what else helps.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
+}
+
+/// A DEL that found no agent: written by the plugin, replayed and removed by the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tombstone {
+    /// [`PROTOCOL`] of the writer.
+    pub protocol: u32,
+    /// `/proc/sys/kernel/random/boot_id`: another boot's tombstone is void.
+    pub boot_id: String,
+    /// Time since boot, suspended time included (first field of `/proc/uptime`), in hundredths of a second.
+    pub at: u64,
+    /// What to release, unless it was acknowledged after `at`.
+    pub attachment: Attachment,
+}
+
+/// What `cadastre-agent status` shows; also its `-o json`.
+pub mod report {
+    use serde::{Deserialize, Serialize};
+
+    /// The agent's state at one moment.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Report {
+        /// The node this agent serves.
+        pub node: String,
+        /// What the agent knows of the API server.
+        pub kubernetes: Part,
+        /// Mode, configured and recorded, and whether both agree.
+        pub ipam: Part,
+        /// The mode in force.
+        pub mode: String,
+        /// The journal and the state folder.
+        pub journal: Part,
+        /// For each pool and family.
+        pub pools: Vec<Pool>,
+        /// Every address that is not free, sorted by family, then by number.
+        pub addresses: Vec<Address>,
+    }
+
+    /// One part of the agent: well or not, and what to do about it.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Part {
+        /// Whether it works.
+        pub ok: bool,
+        /// What it is, or what is wrong and the remedy.
+        pub message: String,
+    }
+
+    /// One pool's share on this node in one family. Counts are addresses.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Pool {
+        /// Name of the `IPPool`.
+        pub pool: String,
+        /// `IPv4` or `IPv6`.
+        pub family: String,
+        /// Blocks of this share.
+        pub blocks: Vec<String>,
+        /// Held by attachments, the routers among them.
+        pub allocated: u64,
+        /// Released and not yet to be given to another owner.
+        pub cooling: u64,
+        /// What can really be held, the router's address among it. A string, since a /64 holds more than a JSON number does.
+        pub capacity: String,
+    }
+
+    /// One address that is not free.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Address {
+        /// The address, without prefix length.
+        pub address: String,
+        /// `IPv4` or `IPv6`.
+        pub family: String,
+        /// Name of the `IPPool`.
+        pub pool: String,
+        /// `namespace/pod`, `router`, or the container ID if the runtime named no pod.
+        pub owner: String,
+        /// `held` or `cooling`.
+        pub state: String,
+        /// The attachment, for what CNI holds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub attachment: Option<super::Attachment>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_one_flat_line() {
+        let attachment = Attachment { network: "net".into(), container_id: "c1".into(), interface: "eth0".into() };
+        let line = serde_json::to_string(&Request::new(Call::Del(Del { attachment }))).unwrap();
+        assert_eq!(
+            line,
+            r#"{"protocol":1,"verb":"del","attachment":{"network":"net","containerId":"c1","interface":"eth0"}}"#
+        );
+        let back: Request = serde_json::from_str(&line).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), line);
+        let status: Request = serde_json::from_str(r#"{"protocol":1,"verb":"status"}"#).unwrap();
+        assert_eq!(status.call, Call::Status);
+    }
+
+    #[test]
+    fn replies_carry_their_kind() {
+        let line = serde_json::to_string(&Reply::Error(Failure { code: 11, msg: "m".into(), details: String::new() })).unwrap();
+        assert_eq!(line, r#"{"reply":"error","code":11,"msg":"m"}"#);
+        assert_eq!(serde_json::from_str::<Reply>(r#"{"reply":"ok"}"#).unwrap(), Reply::Ok);
+    }
+}

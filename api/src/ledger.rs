@@ -1,0 +1,93 @@
+//! `IPAMLedger`: the record of which node holds which block, and the only authority on it.
+//!
+//! One object is a page of up to 256 blocks: an aligned range of an admitted CIDR, so that a block's page is a pure
+//! function of the block. Two operators that want the same block write the same page, and the API server lets one win.
+
+use cadastre_core::{Cidr, Family};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::schema::{CidrSchema, FamilySchema};
+
+/// Blocks of a page: an object of 256 entries is about 50 KB, so that a write stays cheap for the API server, and 256
+/// nodes share one write.
+pub const PAGE_BLOCKS: u32 = 256;
+
+/// One page. Written by the operator, by compare-and-swap on `metadata.resourceVersion` only.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "cadastre.io",
+    version = "v1alpha1",
+    kind = "IPAMLedger",
+    plural = "ipamledgers",
+    shortname = "ipl",
+    category = "ipam",
+    derive = "PartialEq",
+    doc = "A page of the operator's record of which node holds which block. Do not edit it: this is the authority.",
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Range", type_ = "string", json_path = ".spec.range"),
+    printcolumn(name = "Mask", type_ = "integer", json_path = ".spec.maskSize"),
+    printcolumn(name = "Entries", type_ = "integer", json_path = ".spec.taken", description = "blocks that are not free"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAMLedgerSpec {
+    /// Name of the `IPPool` its blocks belong to.
+    #[schemars(length(max = 253))]
+    pub pool: String,
+    /// Family of its blocks.
+    #[schemars(with = "FamilySchema")]
+    pub family: Family,
+    /// The blocks of this page lie in here.
+    #[schemars(with = "CidrSchema")]
+    pub range: Cidr,
+    /// Prefix length of its blocks, in bits.
+    #[schemars(range(min = 1, max = 128))]
+    pub mask_size: u8,
+    /// Number of entries, for people.
+    pub taken: u32,
+    /// Every block of the range that is not free, in order.
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub entries: Vec<BlockEntry>,
+}
+
+/// One block that is not free.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockEntry {
+    /// The block. No CEL here: 256 of them in each write would cost the API server more than they protect.
+    #[schemars(with = "String", length(max = 43))]
+    pub block: Cidr,
+    /// Name of the node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// UID of the Node object.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// What tells that the same machine registered again (`status.nodeInfo.systemUUID`, else machineID); empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub machine: String,
+    /// This assignment. Drawn at random, never used twice.
+    #[schemars(with = "String", length(max = 36))]
+    pub grant: Uuid,
+    /// How far it is.
+    pub state: BlockState,
+    /// Since when it is in this state.
+    pub since: Time,
+}
+
+/// Life of a block that is not free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockState {
+    /// Committed, but the node's other family is not yet: not published.
+    Pending,
+    /// The node may use it.
+    Held,
+    /// Its Node is gone; not to be given to another yet.
+    Cooling,
+}

@@ -1,0 +1,175 @@
+//! `IPAMNode`: what a node may allocate from, and what its agent says of it. Named as the Node, owned by it.
+
+use cadastre_core::{Cidr, Family};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::mode::Mode;
+use crate::schema::{CidrSchema, FamilySchema};
+
+/// Written by the operator only: created by POST, changed by patches that test uid and generation.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "cadastre.io",
+    version = "v1alpha1",
+    kind = "IPAMNode",
+    plural = "ipamnodes",
+    shortname = "ipn",
+    category = "ipam",
+    status = "IPAMNodeStatus",
+    derive = "PartialEq",
+    doc = "The blocks a node may allocate from (spec, the operator's word) and what its agent does with them (status).",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Pod CIDRs", type_ = "string", json_path = ".spec.ipam.podCIDRs"),
+    printcolumn(name = "Used", type_ = "string", json_path = ".status.ipam.usage", description = "addresses held of those that can be"),
+    printcolumn(name = "Serving", type_ = "string", json_path = ".status.conditions[?(@.type=='Serving')].status", description = "whether the agent can serve pods"),
+    printcolumn(name = "Assigned", type_ = "string", json_path = ".status.conditions[?(@.type=='Assigned')].reason", priority = "1", description = "why the node has no block, if it was ever short of one"),
+    printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='Serving')].message", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAMNodeSpec {
+    /// The mode in force when this was written.
+    pub mode: Mode,
+    /// UID of the Node this is for: an `IPAMNode` of another UID is not this machine's.
+    #[serde(rename = "nodeUID")]
+    #[schemars(length(max = 64))]
+    pub node_uid: String,
+    /// What the node may allocate from.
+    #[serde(default)]
+    pub ipam: NodeIpam,
+}
+
+/// Blocks of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeIpam {
+    /// Every block the node holds. Agents read this in every mode.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub allocated: Vec<AllocatedBlock>,
+    /// The same CIDRs, for people and tools that know `CiliumNode`.
+    #[serde(default, rename = "podCIDRs")]
+    #[schemars(with = "Vec<CidrSchema>", length(max = 256))]
+    pub pod_cidrs: Vec<Cidr>,
+}
+
+/// One block of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllocatedBlock {
+    /// Name of the `IPPool` it was cut from.
+    #[schemars(length(max = 253))]
+    pub pool: String,
+    /// Its family.
+    #[schemars(with = "FamilySchema")]
+    pub family: Family,
+    /// The block.
+    #[schemars(with = "CidrSchema")]
+    pub cidr: Cidr,
+    /// This assignment of it.
+    #[schemars(with = "String", length(max = 36))]
+    pub grant: Uuid,
+    /// The operator wants it back: nothing new is to be allocated from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retiring: bool,
+}
+
+/// Written by this node's agent, except the conditions that the operator owns by type.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAMNodeStatus {
+    /// Demand and use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<NodeIpamStatus>,
+    /// What the agent finds of each family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// `metadata.generation` that the agent acts on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Serving` (agent), `Assigned`, `Disputed` (operator).
+    #[serde(default)]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Demand and use of a node. Counts are addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeIpamStatus {
+    /// For each pool and family.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub pools: Vec<PoolDemand>,
+    /// The blocks the agent allocates from, or has addresses in.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub held: Vec<HeldBlock>,
+    /// Blocks the agent promised never to allocate from again under this grant, and in which nothing is in use.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub releasable: Vec<HeldBlock>,
+    /// `3/254` for each family: addresses held of those that can be. For people.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub usage: String,
+}
+
+/// What a node needs of one pool in one family. Counts are addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolDemand {
+    /// Name of the `IPPool`.
+    #[schemars(length(max = 253))]
+    pub pool: String,
+    /// Family.
+    #[schemars(with = "FamilySchema")]
+    pub family: Family,
+    /// Addresses the node wants in all.
+    pub needed: i64,
+    /// Held by attachments, the router among them.
+    pub in_use: i64,
+    /// Released, and not yet to be given to another owner.
+    pub cooling: i64,
+    /// ADDs that wait for an address.
+    pub waiting: i64,
+    /// What can be held at once.
+    pub capacity: i64,
+}
+
+/// A block under a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeldBlock {
+    /// The block.
+    #[schemars(with = "CidrSchema")]
+    pub cidr: Cidr,
+    /// The assignment.
+    #[schemars(with = "String", length(max = 36))]
+    pub grant: Uuid,
+}
+
+/// Health of each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// IPv4, if the node has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<FamilyHealth>,
+    /// IPv6, if the node has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<FamilyHealth>,
+}
+
+/// Health of one family on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FamilyHealth {
+    /// Addresses can be allocated.
+    Ok,
+    /// Every address is held or cooling.
+    Exhausted,
+    /// No block of this family.
+    Missing,
+}
