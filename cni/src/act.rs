@@ -1,0 +1,104 @@
+//! What each verb makes of the agent's answer, or of there being none.
+//!
+//! ```text
+//!          reply ok     reply given   reply error     agent away
+//! ADD      999          the result    as it is        11, 6 if what it says is garbled
+//! CHECK    nothing      999           as it is        the same
+//! DEL      nothing      tombstone     tombstone       tombstone: always success
+//! GC       nothing      999           as it is        as ADD
+//! STATUS   nothing      999           as it is        50
+//! ```
+
+use std::path::Path;
+
+use cadastre_messages::{Attachment, Call, Del, Reply, code};
+use serde_json::Value;
+
+use crate::agent::{self, Away, Patience};
+use crate::call::Order;
+use crate::error::Error;
+use crate::{log, result, tombstone};
+
+/// What to print on stdout, if anything.
+pub fn on(order: Order) -> Result<Option<Value>, Error> {
+    let Order { version, socket, call, routes } = order;
+    let Some(call) = call else { return Ok(None) };
+    let reply = agent::ask(&socket, &call, Patience::of(&call));
+    let answer = match call {
+        Call::Del(Del { attachment }) => {
+            bury(&socket, attachment, reply);
+            Ok(None)
+        }
+        Call::Add(_) => match told(&socket, reply, code::TRY_AGAIN) {
+            Ok(Reply::Given(given)) => result::render(version, &given, routes).map(Some),
+            other => Err(other.map_or_else(|error| error, |reply| unexpected(&reply))),
+        },
+        Call::Status => nothing(told(&socket, reply, code::NOT_AVAILABLE)),
+        Call::Check(_) | Call::Gc(_) | Call::Report => nothing(told(&socket, reply, code::TRY_AGAIN)),
+    };
+    answer.map_err(|error| error.at(version))
+}
+
+/// The agent's own errors pass as they are.
+fn told(socket: &Path, reply: Result<Reply, Away>, code: u32) -> Result<Reply, Error> {
+    match reply {
+        Ok(Reply::Error(failure)) => Err(failure.into()),
+        Ok(reply) => Ok(reply),
+        Err(away) => Err(without_agent(socket, &away, code)),
+    }
+}
+
+fn without_agent(socket: &Path, away: &Away, code: u32) -> Error {
+    let code = match away {
+        Away::Garbled(_) if code == code::TRY_AGAIN => code::DECODE,
+        Away::TooLong(_) if code == code::TRY_AGAIN => code::BAD_CONFIG,
+        _ => code,
+    };
+    let remedy = match away {
+        Away::Unreachable(_) | Away::Lost(_) => {
+            "it may be starting; otherwise see whether the cadastre-agent pod of this node runs, and whether it listens there"
+        }
+        Away::Silent(_) => "see the log and the load of the cadastre-agent pod of this node",
+        Away::Garbled(_) => "run plugin and agent of the same release, and let nobody else listen there",
+        Away::TooLong(_) => "shorten what the caller passes",
+    };
+    let message = format!("the cadastre agent of this node did not answer: {away}");
+    Error::new(code, message, format!("socket {}: {remedy}", socket.display()))
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    let kind = match reply {
+        Reply::Ok => "ok",
+        Reply::Given(_) => "given",
+        Reply::Error(_) => "error",
+        Reply::Report(_) => "report",
+    };
+    let message = format!("the cadastre agent of this node gave a reply that does not belong to the question: {kind}");
+    Error::new(code::INTERNAL, message, "run plugin and agent of the same release on this node")
+}
+
+fn nothing(told: Result<Reply, Error>) -> Result<Option<Value>, Error> {
+    match told? {
+        Reply::Ok => Ok(None),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// A DEL that the agent did not carry out is left for it. If even that fails, the agent's own reconciliation frees the
+/// address later, and the pod can go now.
+fn bury(socket: &Path, attachment: Attachment, reply: Result<Reply, Away>) {
+    let why = match told(socket, reply, code::TRY_AGAIN) {
+        Ok(Reply::Ok) => return,
+        Ok(other) => unexpected(&other).failure,
+        Err(error) => error.failure,
+    };
+    let Attachment { network, container_id, interface } = &attachment;
+    let what =
+        format!("DEL of {interface} of container {container_id} in network {network:?}: {} ({})", why.msg, why.details);
+    match tombstone::leave(socket, attachment) {
+        Ok(path) => log::line(&format!("{what}; left {} for the agent", path.display())),
+        Err(error) => log::line(&format!(
+            "{what}; no tombstone either: {error}; the agent frees the address when it finds it unused"
+        )),
+    }
+}

@@ -1,0 +1,225 @@
+//! Environment and configuration become one request to the agent, or an error; nothing is sent before all of it is valid.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Gc, Netns, ValidAttachment, code};
+use serde_json::Value;
+
+use crate::environment::{Environment, Verb};
+use crate::error::Error;
+use crate::netconf::Netconf;
+use crate::route::{self, Route};
+use crate::version::Version;
+use crate::{address, args};
+
+/// What to ask, whom, and how to say the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    pub version: Version,
+    pub socket: PathBuf,
+    /// `None` if there is nothing to do, as for a GC that lists nothing.
+    pub call: Option<Call>,
+    /// ADD's routes as the configuration wants them; `None` leaves the choice to us.
+    pub routes: Option<Vec<Route>>,
+}
+
+pub fn parse(environment: &Environment, stdin: &[u8]) -> Result<Order, Error> {
+    let netconf = Netconf::parse(environment.verb, stdin)?;
+    let version = netconf.version;
+    order(environment, netconf).map_err(|error| error.at(version))
+}
+
+fn order(environment: &Environment, netconf: Netconf) -> Result<Order, Error> {
+    let attachment = Attachment {
+        network: netconf.name.clone(),
+        container_id: environment.container_id.clone(),
+        interface: environment.interface.clone(),
+    };
+    let mut routes = None;
+    let call = match environment.verb {
+        Verb::Add => {
+            routes = route::of(netconf.version, &netconf.ipam)?;
+            Some(Call::Add(add(environment, &netconf, attachment)?))
+        }
+        Verb::Check => Some(Call::Check(Check { attachment, addresses: previous(&netconf)? })),
+        Verb::Del => Some(Call::Del(Del { attachment })),
+        Verb::Gc => valid(&netconf)?.map(|valid| Call::Gc(Gc { network: attachment.network, valid })),
+        Verb::Status => Some(Call::Status),
+        Verb::Version => None,
+    };
+    Ok(Order { version: netconf.version, socket: netconf.socket, call, routes })
+}
+
+fn add(environment: &Environment, netconf: &Netconf, attachment: Attachment) -> Result<Add, Error> {
+    netconf.asks_nothing_unserved()?;
+    if let Some(address) = args::value(&environment.args, "IP") {
+        let message = format!("IP={address} in CNI_ARGS is not supported");
+        let remedy = "remove it: the node's blocks say which addresses there are";
+        return Err(Error::new(code::UNSUPPORTED_FIELD, message, remedy));
+    }
+    Ok(Add { attachment, netns: netns(&environment.netns), pod: args::pod(&environment.args) })
+}
+
+/// Device and inode prove later that this namespace is gone, even if another one took its path.
+fn netns(path: &Path) -> Netns {
+    let (device, inode) = fs::metadata(path).map_or((0, 0), |file| (file.dev(), file.ino()));
+    Netns { path: path.to_string_lossy().into_owned(), device, inode }
+}
+
+/// The addresses of `prevResult`, whichever version wrote it.
+fn previous(netconf: &Netconf) -> Result<Vec<String>, Error> {
+    let invalid = |what: &str| {
+        let remedy = "CHECK needs \"prevResult\", the result of ADD, in the configuration: the runtime has to pass it";
+        Error::new(code::BAD_CONFIG, format!("network {:?}: {what}", netconf.name), remedy)
+    };
+    let Some(Value::Object(result)) = netconf.document.get("prevResult") else {
+        return Err(invalid("prevResult is missing"));
+    };
+    let listed = result.get("ips").and_then(Value::as_array).into_iter().flatten().map(|ip| ip.get("address"));
+    let named = ["ip4", "ip6"].into_iter().filter_map(|key| result.get(key)).map(|ip| ip.get("ip"));
+    let address = |value: Option<&Value>| {
+        let address: Option<IpAddr> = value.and_then(Value::as_str).and_then(address::in_cidr);
+        address.map(|address| address.to_string()).ok_or_else(|| invalid("prevResult holds an address that is none"))
+    };
+    listed.chain(named).map(address).collect()
+}
+
+/// What GC says is still valid. `None`, because a runtime that lists nothing has not said that nothing is valid.
+fn valid(netconf: &Netconf) -> Result<Option<Vec<ValidAttachment>>, Error> {
+    // libcni writes the list a second time under the draft's key.
+    let key = |key| netconf.document.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
+    let Some((key, list)) = key("cni.dev/valid-attachments").or_else(|| key("cni.dev/attachments")) else {
+        return Ok(None);
+    };
+    let wrong = || {
+        let message = format!("{key:?} of network {:?} is not a list of attachments", netconf.name);
+        Error::new(code::BAD_CONFIG, message, "each entry has to be {\"containerID\": \"…\", \"ifname\": \"…\"}")
+    };
+    let entry = |value: &Value| {
+        let text =
+            |key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+        Some(ValidAttachment { container_id: text("containerID")?, interface: text("ifname")? })
+    };
+    let list = list.as_array().ok_or_else(wrong)?;
+    list.iter().map(|value| entry(value).ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use cadastre_messages::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn environment(verb: Verb) -> Environment {
+        Environment {
+            verb,
+            container_id: "c1".into(),
+            interface: "eth0".into(),
+            netns: "/nonexistent".into(),
+            args: "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nginx".into(),
+        }
+    }
+
+    fn call(verb: Verb, patch: &Value) -> Result<Option<Call>, (Version, u32)> {
+        let mut netconf = json!({ "cniVersion": "1.1.0", "name": "net", "ipam": { "type": "cadastre" } });
+        for (key, value) in patch.as_object().unwrap() {
+            netconf[key] = value.clone();
+        }
+        let order = parse(&environment(verb), netconf.to_string().as_bytes());
+        order.map(|order| order.call).map_err(|error| (error.version, error.failure.code))
+    }
+
+    fn attachment() -> Attachment {
+        Attachment { network: "net".into(), container_id: "c1".into(), interface: "eth0".into() }
+    }
+
+    #[test]
+    fn add_names_attachment_namespace_and_pod() {
+        let pod = Pod { namespace: "default".into(), name: "nginx".into(), uid: None };
+        let netns = Netns { path: "/nonexistent".into(), device: 0, inode: 0 };
+        let add = Add { attachment: attachment(), netns, pod: Some(pod) };
+        assert_eq!(call(Verb::Add, &json!({})), Ok(Some(Call::Add(add))));
+    }
+
+    #[test]
+    fn a_namespace_is_known_by_device_and_inode() {
+        let path = Path::new("/proc/self/ns/net");
+        let file = fs::metadata(path).unwrap();
+        assert_eq!(netns(path), Netns { path: "/proc/self/ns/net".into(), device: file.dev(), inode: file.ino() });
+        assert_ne!(file.ino(), 0);
+    }
+
+    #[test]
+    fn an_error_says_the_callers_version() {
+        let old = json!({ "cniVersion": "0.3.1", "ipam": { "routes": 7 } });
+        assert_eq!(call(Verb::Add, &old), Err((Version::V0_3_1, code::BAD_CONFIG)));
+        assert_eq!(
+            call(Verb::Check, &json!({ "cniVersion": "0.3.1" })),
+            Err((Version::V0_3_1, code::INCOMPATIBLE_VERSION))
+        );
+        assert_eq!(
+            call(Verb::Add, &json!({ "cniVersion": "7.0.0" })),
+            Err((Version::NEWEST, code::INCOMPATIBLE_VERSION))
+        );
+    }
+
+    #[test]
+    fn a_particular_address_is_not_promised() {
+        let environment = Environment { args: "IP=10.0.0.7".into(), ..environment(Verb::Add) };
+        let error = parse(&environment, br#"{"cniVersion":"1.0.0","name":"net","ipam":{}}"#).unwrap_err();
+        assert_eq!((error.version, error.failure.code), (Version::V1_0_0, code::UNSUPPORTED_FIELD));
+    }
+
+    #[test]
+    fn check_reads_every_shape_of_result() {
+        let table = [
+            (json!({ "ips": [{ "version": "4", "address": "10.0.0.5/24" }] }), vec!["10.0.0.5"]),
+            (
+                json!({ "ips": [{ "address": "10.0.0.5/24" }, { "address": "FD00:0::5/64" }] }),
+                vec!["10.0.0.5", "fd00::5"],
+            ),
+            (json!({ "ip4": { "ip": "10.0.0.5/24" }, "ip6": { "ip": "fd00::5/64" } }), vec!["10.0.0.5", "fd00::5"]),
+            (json!({}), vec![]),
+        ];
+        for (result, addresses) in table {
+            let addresses = addresses.into_iter().map(str::to_owned).collect();
+            let expected = Check { attachment: attachment(), addresses };
+            assert_eq!(call(Verb::Check, &json!({ "prevResult": result })), Ok(Some(Call::Check(expected))));
+        }
+        for bad in [json!(null), json!(7), json!({ "ips": [{}] }), json!({ "ips": [{ "address": "x" }] })] {
+            assert_eq!(
+                call(Verb::Check, &json!({ "prevResult": bad })),
+                Err((Version::V1_1_0, code::BAD_CONFIG)),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn gc_tells_an_absent_list_from_an_empty_one() {
+        let (key, draft) = ("cni.dev/valid-attachments", "cni.dev/attachments");
+        let gc = |ids: &[&str]| {
+            let valid = |id: &&str| ValidAttachment { container_id: (*id).into(), interface: "eth0".into() };
+            Ok(Some(Call::Gc(Gc { network: "net".into(), valid: ids.iter().map(valid).collect() })))
+        };
+        let list = |id: &str| json!([{ "containerID": id, "ifname": "eth0" }]);
+        assert_eq!(call(Verb::Gc, &json!({})), Ok(None));
+        assert_eq!(call(Verb::Gc, &json!({ key: null, draft: null })), Ok(None));
+        assert_eq!(call(Verb::Gc, &json!({ key: [] })), gc(&[]));
+        assert_eq!(call(Verb::Gc, &json!({ draft: list("d") })), gc(&["d"]));
+        assert_eq!(call(Verb::Gc, &json!({ key: list("v"), draft: list("d") })), gc(&["v"]));
+        for bad in [
+            json!({}),
+            json!("x"),
+            json!([{}]),
+            json!([{ "containerID": "c" }]),
+            json!([{ "containerID": "", "ifname": "eth0" }]),
+        ] {
+            assert_eq!(call(Verb::Gc, &json!({ key: bad })), Err((Version::V1_1_0, code::BAD_CONFIG)), "{bad}");
+        }
+    }
+}
