@@ -1,0 +1,15 @@
+// cnitool plays the container runtime: it calls a chain of CNI plugins for a network namespace.
+module cadastre.io/tests/tools/cnitool
+
+go 1.26.0
+
+tool github.com/containernetworking/cni/cnitool
+
+require (
+	github.com/containernetworking/cni v1.3.1 // indirect
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/cobra v1.9.1 // indirect
+	github.com/spf13/pflag v1.0.6 // indirect
+	go.opentelemetry.io/otel v1.29.0 // indirect
+	go.opentelemetry.io/otel/trace v1.29.0 // indirect
+)

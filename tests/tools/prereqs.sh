@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Checks that what the Makefile needs is here: Rust and Go, which it presumes, and a few Debian packages, which it installs
+# when it may.
+set -euo pipefail
+
+missing_toolchain=()
+command -v cargo >/dev/null || missing_toolchain+=("Rust (https://rustup.rs)")
+command -v go >/dev/null || missing_toolchain+=("Go 1.26 (https://go.dev/dl)")
+if [ ${#missing_toolchain[@]} -gt 0 ]; then
+  echo "prereqs: please install: ${missing_toolchain[*]}" >&2
+  exit 1
+fi
+
+packages=()
+need() { command -v "$1" >/dev/null || packages+=("$2"); }
+need cc gcc
+[ -e /usr/include/stdlib.h ] || packages+=(libc6-dev)
+need ip iproute2
+need ping iputils-ping
+need flock util-linux
+need nsenter util-linux
+need setpriv util-linux
+[ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "prereqs: please install the Debian packages: ${packages[*]}" >&2
+  exit 1
+fi
+echo "prereqs: installing the Debian packages ${packages[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >&2
