@@ -1,0 +1,74 @@
+# What people and CI run. `make` alone lists it. Everything built lands in one cache folder, outside of the checkout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt bench deny tools tools-path release bin-path generate clean-cache prereqs
+# Targets follow each other; cargo and go use all cores by themselves.
+.NOTPARALLEL:
+
+CACHE := $(or $(CADASTRE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadastre)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+TOOLS := $(shell CADASTRE_CACHE='$(CACHE)' tests/tools/build.sh path)
+# One folder for each checkout, as several may share the cache.
+BIN := $(CARGO_TARGET_DIR)/bin-$(shell printf '%s' '$(CURDIR)' | sha256sum | cut -c1-8)
+export CADASTRE_TOOLS := $(TOOLS)
+export CADASTRE_BIN := $(BIN)
+export CADASTRE_CACHE := $(CACHE)
+
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+# The name cargo gives the setting of flags for one target, such as CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS.
+HOST_RUSTFLAGS = CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS
+CARGO_DENY_VERSION := 0.19.0
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: prereqs tools release ## Show it at work on this machine: pods get addresses, a mode change is refused (needs root)
+	@cargo run -q -p cadastre-tests --bin demo
+
+test: prereqs tools ## Run everything: format, clippy, all tests, also those on a real API server (needs root)
+	@tests/run.sh
+
+lint: ## Check format and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+bench: ## Measure the allocators
+	cargo bench -p cadastre-core
+
+deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)
+	@[ -x '$(CACHE)/cargo/bin/cargo-deny' ] || \
+	  cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root '$(CACHE)/cargo'
+	'$(CACHE)/cargo/bin/cargo-deny' check
+
+generate: ## Write the generated files anew (CRDs, values.schema.json, tables); a test diffs them
+	@if [ -x tests/generate.sh ]; then tests/generate.sh; else echo 'tests/generate.sh does not exist yet' >&2; exit 1; fi
+
+tools: prereqs ## Build what tests need beside our code: Kubernetes, etcd, Helm, CNI plugins (once, about 8 min)
+	@tests/tools/build.sh
+
+tools-path: ## Print the folder that holds the tools
+	@echo '$(TOOLS)'
+
+release: prereqs ## Build the release binaries: operator, agent and the static CNI plugin
+	@mkdir -p '$(BIN)'; exec 9>'$(CARGO_TARGET_DIR)/.release.lock'; flock 9; \
+	  cargo build --release -p cadastre-operator -p cadastre-agent; \
+	  $(HOST_RUSTFLAGS)='-C target-feature=+crt-static' cargo build --profile cni --target '$(HOST)' -p cadastre-cni; \
+	  tests/tools/install.sh '$(BIN)' '$(CARGO_TARGET_DIR)'/release/cadastre-{operator,agent} '$(CARGO_TARGET_DIR)/$(HOST)/cni/cadastre'
+
+bin-path: ## Print the folder that holds the release binaries
+	@echo '$(BIN)'
+
+clean-cache: ## Remove everything that was built, tools too
+	@# Go writes its modules read-only.
+	@[ ! -d '$(CACHE)/go' ] || chmod -R u+w '$(CACHE)/go'
+	rm -rf '$(CACHE)'
+
+prereqs:
+	@tests/tools/prereqs.sh
