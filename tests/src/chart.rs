@@ -1,0 +1,37 @@
+//! Our chart on a control plane, through the real Helm.
+
+use anyhow::Result;
+
+use crate::{ControlPlane, Output, Program, repo};
+
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "kube-system";
+/// The name of the release.
+pub const RELEASE: &str = "cadastre";
+
+impl ControlPlane {
+    /// `helm upgrade --install` of `charts/cadastre` with this values file. Nothing is waited for: no kubelet runs here,
+    /// so no pod ever does. What Helm refuses is in the output.
+    pub async fn install_chart(&self, values: &str) -> Result<Output> {
+        self.upgrade_chart(values, &[]).await
+    }
+
+    /// As [`ControlPlane::install_chart`], with more flags, such as `--dry-run=server`.
+    pub async fn upgrade_chart(&self, values: &str, flags: &[&str]) -> Result<Output> {
+        let chart = repo().join("charts/cadastre");
+        let helm = self.helm_program()?.args(["upgrade", "--install", RELEASE]).arg(chart);
+        helm.args(["--namespace", NAMESPACE, "--values", "-"]).args(flags).stdin(values).run().await
+    }
+
+    /// Runs `helm` as administrator.
+    pub async fn helm(&self, args: &[&str]) -> Result<Output> {
+        self.helm_program()?.args(args).run().await
+    }
+
+    /// `helm` as administrator, for options that [`ControlPlane::helm`] has not.
+    pub fn helm_program(&self) -> Result<Program> {
+        let program = Program::tool("helm")?.env("KUBECONFIG", self.kubeconfig_admin()?);
+        let folders = ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"];
+        Ok(folders.iter().fold(program, |program, name| program.env(name, self.folder().join("helm"))))
+    }
+}

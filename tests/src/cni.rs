@@ -1,0 +1,139 @@
+//! A container runtime's half of CNI: cnitool for whole chains of plugins, and single calls of one plugin.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{NetNs, Output, Program, Scratch, paths};
+
+/// One network on one node: its configuration, the node's namespace, and a CNI cache of its own.
+#[derive(Debug)]
+pub struct Cni {
+    network: String,
+    scratch: Scratch,
+    host: PathBuf,
+    program: Program,
+}
+
+impl Cni {
+    /// A network from a conflist (`name`, `cniVersion`, `plugins`), attached from the namespace `host`, where bridges and
+    /// the hosts' ends of veth pairs come to lie. Plugins are the reference ones and ours.
+    pub fn new(host: &NetNs, conflist: &Value) -> Result<Self> {
+        let network = conflist["name"].as_str().context("a conflist without a name")?.to_owned();
+        let scratch = Scratch::new()?;
+        let folder = scratch.folder("net.d")?;
+        scratch.write("net.d/10-test.conflist", conflist.to_string())?;
+        let program = Program::tool("cnitool")?
+            .env("NETCONFPATH", folder)
+            .env("CNI_PATH", plugin_path()?)
+            .netns(host)
+            .private_var_lib(&scratch.folder("var-lib")?);
+        Ok(Self { network, scratch, host: host.path(), program })
+    }
+
+    /// The folder in which libcni keeps the results of this network's attachments.
+    pub fn cache(&self) -> PathBuf {
+        self.scratch.path().join("var-lib/cni")
+    }
+
+    /// The namespace from which this network attaches.
+    pub fn host(&self) -> &Path {
+        &self.host
+    }
+
+    /// ADD; the CNI result.
+    pub async fn add(&self, attachment: &Attachment<'_>) -> Result<Value> {
+        let output = self.call("add", attachment).await?.ok()?;
+        serde_json::from_str(&output).with_context(|| format!("the result of ADD: {output}"))
+    }
+
+    /// DEL.
+    pub async fn del(&self, attachment: &Attachment<'_>) -> Result<()> {
+        self.call("del", attachment).await?.ok().map(drop)
+    }
+
+    /// CHECK against the cached result.
+    pub async fn check(&self, attachment: &Attachment<'_>) -> Result<()> {
+        self.call("check", attachment).await?.ok().map(drop)
+    }
+
+    /// `add`, `del`, `check`, `status` or `gc` (of everything), with all that cnitool said.
+    pub async fn call(&self, command: &str, attachment: &Attachment<'_>) -> Result<Output> {
+        let mut program = self.program.clone().args([command, &self.network]).arg(attachment.netns.path());
+        program = program.env("CNI_IFNAME", attachment.interface);
+        if !attachment.args.is_empty() {
+            program = program.env("CNI_ARGS", &attachment.args);
+        }
+        if !attachment.capabilities.is_null() {
+            program = program.env("CAP_ARGS", attachment.capabilities.to_string());
+        }
+        program.run().await
+    }
+}
+
+/// What is attached to a network: the interface of a pod's namespace.
+#[derive(Clone, Debug)]
+pub struct Attachment<'a> {
+    netns: &'a NetNs,
+    interface: &'a str,
+    args: String,
+    capabilities: Value,
+}
+
+impl<'a> Attachment<'a> {
+    /// `eth0` of a namespace, no pod named.
+    pub fn new(netns: &'a NetNs) -> Self {
+        Self { netns, interface: "eth0", args: String::new(), capabilities: Value::Null }
+    }
+
+    /// The arguments a kubelet's runtime sends for a pod.
+    #[must_use]
+    pub fn pod(mut self, namespace: &str, name: &str, uid: &str) -> Self {
+        self.args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}");
+        self
+    }
+
+    #[must_use]
+    pub fn interface(mut self, name: &'a str) -> Self {
+        self.interface = name;
+        self
+    }
+
+    /// Capability arguments, such as `{"ips": ["10.0.0.5/24"]}`.
+    #[must_use]
+    pub fn capabilities(mut self, capabilities: Value) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+}
+
+/// Calls one plugin as libcni does: `command` is `ADD`, `DEL`, …, `config` its standard input, `env` further variables
+/// such as `CNI_CONTAINERID`. `Ok(Err)` is the plugin's own error object.
+pub async fn call_plugin(
+    plugin: &Program,
+    command: &str,
+    config: &Value,
+    env: &[(&str, &str)],
+) -> Result<Result<Value, Value>> {
+    let plugin = plugin.clone().env("CNI_COMMAND", command).env("CNI_PATH", plugin_path()?);
+    let plugin = env.iter().fold(plugin, |plugin, (key, value)| plugin.env(key, value));
+    let output = plugin.stdin(config.to_string()).run().await?;
+    let value = match output.stdout.trim() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).with_context(|| format!("the output of {command}: {text}"))?,
+    };
+    match (output.success(), &value) {
+        (true, _) => Ok(Ok(value)),
+        (false, Value::Object(_)) => Ok(Err(value)),
+        (false, _) => bail!("{command} failed without an error object: {output:?}"),
+    }
+}
+
+/// Reference plugins, and ours if it has been built.
+fn plugin_path() -> Result<OsString> {
+    let ours = paths::binary("cadastre").ok().and_then(|path| Some(path.parent()?.to_owned()));
+    Ok(env::join_paths([Some(paths::tools().to_owned()), ours].into_iter().flatten())?)
+}

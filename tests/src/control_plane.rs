@@ -1,0 +1,255 @@
+//! A real etcd and kube-apiserver on loopback, ready a few seconds after the call, with a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::PostParams;
+use kube::{Api, Client, Resource};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::OnceCell;
+
+use crate::flags::{self, ADMIN_TOKEN, Files, MANAGER_TOKEN, Ports};
+use crate::{Proc, Program, Scratch, access, eventually};
+
+/// Ready takes about 4 s on an idle machine; tests keep every core busy.
+const START_TIMEOUT: Duration = Duration::from_mins(2);
+/// How often other ports are tried, should somebody have taken one of ours.
+const ATTEMPTS: usize = 4;
+/// Requests at once when many objects are created.
+const CONCURRENT_CREATES: usize = 32;
+
+/// What a control plane is started with; see [`ControlPlane::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    service_cidr: String,
+    apiserver_flags: Vec<String>,
+    manager_flags: Option<Vec<String>>,
+}
+
+impl Builder {
+    /// A further flag of the API server, `--like=this`.
+    #[must_use]
+    pub fn apiserver_flag(mut self, flag: &str) -> Self {
+        self.apiserver_flags.push(flag.to_owned());
+        self
+    }
+
+    /// Services' addresses, default `10.96.0.0/16`; two CIDRs with a comma between them make it dual-stack.
+    #[must_use]
+    pub fn service_cidr(mut self, cidr: &str) -> Self {
+        cidr.clone_into(&mut self.service_cidr);
+        self
+    }
+
+    /// Runs kube-controller-manager too, with these flags.
+    #[must_use]
+    pub fn controller_manager(mut self, flags: &[&str]) -> Self {
+        self.manager_flags = Some(flags.iter().map(|flag| (*flag).to_owned()).collect());
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(&self) -> Result<ControlPlane> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let mut started = ControlPlane::launch(self)?;
+            match started.wait_ready().await {
+                Ok(()) => {
+                    if let Some(flags) = &self.manager_flags {
+                        started.start_manager(flags)?;
+                    }
+                    return Ok(started);
+                }
+                Err(error) if started.lost_a_port() => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.context("no attempt was made")?)
+    }
+}
+
+/// etcd, kube-apiserver and, if asked for, kube-controller-manager. Dropping it ends them and removes their folder.
+pub struct ControlPlane {
+    // Fields are dropped in this order: processes before the folder they write to.
+    manager: Option<Proc>,
+    apiserver: Proc,
+    etcd: Proc,
+    /// It can be made once the API server has written its certificate.
+    admin: OnceCell<Client>,
+    /// Numbers the requests that [`ControlPlane::audit`] makes.
+    pub(crate) audit_markers: AtomicUsize,
+    pub(crate) files: Files,
+    ports: Ports,
+    pub(crate) scratch: Scratch,
+}
+
+impl ControlPlane {
+    /// With default settings.
+    pub async fn start() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    pub fn builder() -> Builder {
+        Builder { service_cidr: "10.96.0.0/16".into(), apiserver_flags: Vec::new(), manager_flags: None }
+    }
+
+    /// `https://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.api)
+    }
+
+    /// Where etcd serves its clients.
+    pub fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.etcd)
+    }
+
+    /// The folder of this control plane, for files of the test as well; removed with it.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A client that may do everything.
+    pub async fn admin(&self) -> Result<Client> {
+        let client = self.admin.get_or_try_init(async || access::client(self.kubeconfig(ADMIN_TOKEN)).await);
+        Ok(client.await?.clone())
+    }
+
+    /// The administrator's kubeconfig file.
+    pub fn kubeconfig_admin(&self) -> Result<PathBuf> {
+        self.scratch.write("admin.kubeconfig", self.kubeconfig(ADMIN_TOKEN).to_string())
+    }
+
+    /// Runs `kubectl` as administrator.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<crate::Output> {
+        self.kubectl_program()?.args(args).run().await
+    }
+
+    /// `kubectl apply -f -` as administrator.
+    pub async fn apply(&self, yaml: &str) -> Result<crate::Output> {
+        self.kubectl_program()?.args(["apply", "-f", "-"]).stdin(yaml).run().await
+    }
+
+    /// `kubectl` as administrator, for options that [`ControlPlane::kubectl`] has not.
+    pub fn kubectl_program(&self) -> Result<Program> {
+        let program = Program::tool("kubectl")?
+            .env("KUBECONFIG", self.kubeconfig_admin()?)
+            .env("KUBECACHEDIR", self.folder().join("kube-cache"));
+        Ok(program)
+    }
+
+    /// Creates Nodes, many at once.
+    pub async fn create_nodes(&self, nodes: impl IntoIterator<Item = impl Into<Node>>) -> Result<Vec<Node>> {
+        let api = Api::<Node>::all(self.admin().await?);
+        let nodes: Vec<Node> = nodes.into_iter().map(Into::into).collect();
+        let creates = nodes.into_iter().map(|node| {
+            let api = api.clone();
+            async move { api.create(&PostParams::default(), &node).await }
+        });
+        Ok(stream::iter(creates).buffered(CONCURRENT_CREATES).try_collect().await?)
+    }
+
+    /// Creates an object of a namespace.
+    pub async fn create_in<K>(&self, namespace: &str, object: &K) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    {
+        let api = Api::<K>::namespaced(self.admin().await?, namespace);
+        Ok(api.create(&PostParams::default(), object).await?)
+    }
+
+    /// Kills the API server.
+    pub fn stop_apiserver(&self) {
+        self.apiserver.kill9();
+    }
+
+    /// Starts the API server anew on the same port, killing it first if it runs, and waits until it is ready.
+    pub async fn restart_apiserver(&self) -> Result<()> {
+        self.apiserver.restart()?;
+        self.wait_ready().await
+    }
+
+    /// The API server's process, to freeze it or to read its log.
+    pub fn apiserver(&self) -> &Proc {
+        &self.apiserver
+    }
+
+    /// Kills etcd.
+    pub fn kill_etcd(&self) {
+        self.etcd.kill9();
+    }
+
+    /// Starts etcd anew with its data, and waits until the API server is ready again.
+    pub async fn start_etcd(&self) -> Result<()> {
+        self.etcd.restart()?;
+        self.wait_ready().await
+    }
+
+    /// The process of etcd.
+    pub fn etcd(&self) -> &Proc {
+        &self.etcd
+    }
+
+    /// The controller manager's process, if there is one.
+    pub fn controller_manager(&self) -> Option<&Proc> {
+        self.manager.as_ref()
+    }
+
+    pub(crate) fn kubeconfig(&self, token: &str) -> serde_json::Value {
+        access::kubeconfig(&self.url(), &self.files.ca(), token)
+    }
+
+    fn launch(builder: &Builder) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let files = Files::write(&scratch)?;
+        let ports = Ports::free()?;
+        let etcd = flags::etcd(&files, ports)?.start(scratch.path(), "etcd")?;
+        let apiserver = flags::apiserver(&files, ports, &builder.service_cidr, &builder.apiserver_flags)?;
+        let apiserver = apiserver.start(scratch.path(), "kube-apiserver")?;
+        Ok(Self {
+            manager: None,
+            apiserver,
+            etcd,
+            admin: OnceCell::new(),
+            audit_markers: AtomicUsize::new(0),
+            files,
+            ports,
+            scratch,
+        })
+    }
+
+    fn start_manager(&mut self, flags: &[String]) -> Result<()> {
+        let kubeconfig = self.scratch.write("manager.kubeconfig", self.kubeconfig(MANAGER_TOKEN).to_string())?;
+        let certs = self.scratch.folder("manager-certs")?;
+        let program = flags::controller_manager(&self.files, &kubeconfig, &certs, flags)?;
+        self.manager = Some(program.start(self.scratch.path(), "kube-controller-manager")?);
+        Ok(())
+    }
+
+    /// Waits for `/readyz`, unless a process ends.
+    async fn wait_ready(&self) -> Result<()> {
+        let ready = eventually(START_TIMEOUT, "the API server to be ready", async || {
+            if !self.etcd.is_running() || !self.apiserver.is_running() {
+                return anyhow::Ok(false);
+            }
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            self.admin().await?.request_text(request).await?;
+            Ok(true)
+        });
+        let reason = match ready.await {
+            Ok(true) => return Ok(()),
+            Ok(false) => "a process ended".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        bail!("the control plane did not start: {reason}\n{}\n{}", self.etcd.tail(), self.apiserver.tail());
+    }
+
+    fn lost_a_port(&self) -> bool {
+        [&self.etcd, &self.apiserver].iter().any(|process| process.log_contains("address already in use"))
+    }
+}

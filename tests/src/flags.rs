@@ -1,0 +1,147 @@
+//! How etcd, the API server and the controller manager are started, and the files they read.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rcgen::KeyPair;
+use serde_json::json;
+
+use crate::{Program, Scratch};
+
+/// The token of the cluster's administrator, and that of the controller manager. The API server listens on loopback only
+/// and lives for one test.
+pub(crate) const ADMIN_TOKEN: &str = "admin-of-a-test";
+pub(crate) const MANAGER_TOKEN: &str = "manager-of-a-test";
+
+/// The files of a control plane's folder.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub certs: PathBuf,
+    pub audit_log: PathBuf,
+    sa_key: PathBuf,
+    sa_pub: PathBuf,
+    tokens: PathBuf,
+    audit_policy: PathBuf,
+    etcd_data: PathBuf,
+}
+
+impl Files {
+    pub fn write(scratch: &Scratch) -> Result<Self> {
+        let key = KeyPair::generate().context("generating the key of ServiceAccount tokens")?;
+        let tokens = format!(
+            "{ADMIN_TOKEN},admin,admin,\"system:masters\"\n{MANAGER_TOKEN},system:kube-controller-manager,manager,\"\"\n"
+        );
+        Ok(Self {
+            certs: scratch.folder("certs")?,
+            audit_log: scratch.path().join("audit.log"),
+            sa_key: scratch.write("sa.key", key.serialize_pem())?,
+            sa_pub: scratch.write("sa.pub", key.public_key_pem())?,
+            tokens: scratch.write("tokens.csv", tokens)?,
+            audit_policy: scratch.write("audit-policy.json", audit_policy())?,
+            etcd_data: scratch.path().join("etcd"),
+        })
+    }
+
+    /// What to trust: the API server writes its certificate and the CA of it here when it first starts.
+    pub fn ca(&self) -> PathBuf {
+        self.certs.join("apiserver.crt")
+    }
+}
+
+/// Who did what to the objects that tests count writes and reads of.
+fn audit_policy() -> String {
+    let resources = json!([
+        {"group": "cadastre.io"},
+        {"group": "", "resources": ["nodes", "nodes/status", "events", "pods", "namespaces"]},
+        {"group": "events.k8s.io"},
+        {"group": "coordination.k8s.io"},
+    ]);
+    let policy = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "resources": resources}, {"level": "None"}],
+    });
+    policy.to_string()
+}
+
+/// Ports of one life of a control plane. They are free now; whoever takes one in between makes the start fail, and it is
+/// tried again with others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub api: u16,
+    pub etcd: u16,
+    etcd_peer: u16,
+}
+
+impl Ports {
+    pub fn free() -> Result<Self> {
+        // All three are held at once, so that they differ.
+        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
+        let mut ports = [0; 3];
+        for (port, listener) in ports.iter_mut().zip(held) {
+            *port = listener?.local_addr()?.port();
+        }
+        let [api, etcd, etcd_peer] = ports;
+        Ok(Self { api, etcd, etcd_peer })
+    }
+}
+
+pub(crate) fn etcd(files: &Files, ports: Ports) -> Result<Program> {
+    let client = format!("http://127.0.0.1:{}", ports.etcd);
+    let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
+    let program = Program::tool("etcd")?
+        .arg(flag("data-dir", files.etcd_data.display()))
+        .arg(flag("listen-client-urls", &client))
+        .arg(flag("advertise-client-urls", &client))
+        .arg(flag("listen-peer-urls", &peer))
+        .arg(flag("initial-advertise-peer-urls", &peer))
+        .arg(flag("initial-cluster", format!("default={peer}")))
+        // A test's data need not survive the machine.
+        .arg("--unsafe-no-fsync");
+    Ok(program)
+}
+
+pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str, more: &[String]) -> Result<Program> {
+    let flags = [
+        flag("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd)),
+        flag("secure-port", ports.api),
+        flag("bind-address", "127.0.0.1"),
+        // Without one it looks for a default route, and a machine without a network has none. With no reconciler it
+        // does not try to make a Service's endpoint of it.
+        flag("advertise-address", "127.0.0.1"),
+        flag("endpoint-reconciler-type", "none"),
+        flag("cert-dir", files.certs.display()),
+        flag("service-account-issuer", "https://kubernetes.default.svc"),
+        flag("service-account-key-file", files.sa_pub.display()),
+        flag("service-account-signing-key-file", files.sa_key.display()),
+        flag("token-auth-file", files.tokens.display()),
+        flag("authorization-mode", "Node,RBAC"),
+        flag("service-cluster-ip-range", service_cidr),
+        flag("allow-privileged", "true"),
+        // It refuses pods of a namespace without a `default` ServiceAccount, which only the controller manager makes.
+        flag("disable-admission-plugins", "ServiceAccount"),
+        flag("audit-policy-file", files.audit_policy.display()),
+        flag("audit-log-path", files.audit_log.display()),
+    ];
+    Ok(Program::tool("kube-apiserver")?.args(flags).args(more))
+}
+
+pub(crate) fn controller_manager(files: &Files, kubeconfig: &Path, certs: &Path, more: &[String]) -> Result<Program> {
+    let flags = [
+        flag("kubeconfig", kubeconfig.display()),
+        flag("leader-elect", "false"),
+        flag("use-service-account-credentials", "true"),
+        flag("service-account-private-key-file", files.sa_key.display()),
+        flag("root-ca-file", files.ca().display()),
+        flag("cert-dir", certs.display()),
+        // No server: its port would clash with other tests'.
+        flag("secure-port", "0"),
+    ];
+    Ok(Program::tool("kube-controller-manager")?.args(flags).args(more))
+}
+
+fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}

@@ -1,0 +1,41 @@
+//! The harness of tests and demo: a real etcd and kube-apiserver, our own processes, network namespaces and cnitool,
+//! each of which is gone when the value that stands for it is dropped, or when the test's process dies.
+//!
+//! ```text
+//! Program ──start──▶ Proc          a program and its log; etcd, kube-apiserver, operator, agents
+//!         ──run────▶ Output        a command that ends; kubectl, helm, cnitool, ip
+//! ControlPlane                     etcd + kube-apiserver; clients and kubeconfigs for admin and ServiceAccounts
+//! NetNs, Cni                       where pods live, and what attaches them
+//! node(), pod()                    objects in one line
+//! eventually()                     waits for a condition, and says which one did not come
+//! ```
+
+// A test that calls one of these and drops the answer is wrong at a glance; fifty attributes would hide the code.
+#![allow(clippy::must_use_candidate)]
+
+mod access;
+mod audit;
+mod chart;
+mod cni;
+mod control_plane;
+mod eventually;
+mod flags;
+mod netns;
+mod objects;
+mod paths;
+mod process;
+mod program;
+mod scratch;
+mod spawner;
+
+pub use audit::AuditEvent;
+pub use chart::{NAMESPACE, RELEASE};
+pub use cni::{Attachment, Cni, call_plugin};
+pub use control_plane::{Builder, ControlPlane};
+pub use eventually::{Probe, eventually};
+pub use netns::NetNs;
+pub use objects::{NodeBuilder, PodBuilder, node, pod};
+pub use paths::{binary, repo, tool, tools};
+pub use process::Proc;
+pub use program::{Output, Program};
+pub use scratch::Scratch;
