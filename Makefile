@@ -45,7 +45,9 @@ bench: ## Measure the allocators
 deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)
 	@[ -x '$(CACHE)/cargo/bin/cargo-deny' ] || \
 	  cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root '$(CACHE)/cargo'
-	'$(CACHE)/cargo/bin/cargo-deny' check
+	'$(CACHE)/cargo/bin/cargo-deny' check bans licenses sources
+	@# Last, as it needs the advisory database from GitHub.
+	'$(CACHE)/cargo/bin/cargo-deny' check advisories
 
 generate: ## Write the generated files anew (CRDs, values.schema.json, tables); a test diffs them
 	@if [ -x tests/generate.sh ]; then tests/generate.sh; else echo 'tests/generate.sh does not exist yet' >&2; exit 1; fi
