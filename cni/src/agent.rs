@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use cadastre_messages::{Call, MAX_LINE, Reply, Request};
 /// Between two tries: long enough to cost nothing, short enough that nobody sees it.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Of the thread that does one system call.
+const STACK: usize = 64 * 1024;
+
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -25,20 +29,24 @@ pub struct Patience {
     pub connect: Duration,
     /// All of it, tries included.
     pub total: Duration,
+    /// Whether `total` bounds a connect that blocks too, which it does when an agent hangs until its socket's queue is
+    /// full. That takes a thread and 0.1 ms: too much for every pod's start, where the caller gives up by itself; but a
+    /// DEL has to end in a tombstone.
+    pub guarded: bool,
 }
 
 impl Patience {
     pub fn of(call: &Call) -> Self {
-        let (connect, total) = match call {
+        let (connect, total, guarded) = match call {
             // Agents roll in less than 3 s. The agent itself lets an ADD wait for 10 s unless told otherwise, and has to
             // be the one who gives up: it knows why.
-            Call::Add(_) | Call::Check(_) => (3_000, 30_000),
+            Call::Add(_) | Call::Check(_) => (3_000, 30_000, false),
             // A tombstone does as well, so there is no use in waiting.
-            Call::Del(_) => (80, 5_000),
-            Call::Gc(_) => (0, 30_000),
-            Call::Status | Call::Report => (0, 5_000),
+            Call::Del(_) => (80, 5_000, true),
+            Call::Gc(_) => (0, 30_000, true),
+            Call::Status | Call::Report => (0, 5_000, true),
         };
-        Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total) }
+        Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total), guarded }
     }
 }
 
@@ -84,8 +92,9 @@ pub fn ask(socket: &Path, call: &Call, patience: Patience) -> Result<Reply, Away
     let line = line_of(call)?;
     let start = Instant::now();
     let deadline = Deadline { at: start + patience.total, whole: patience.total };
+    let connect = if patience.guarded { connect_guarded } else { connect };
     loop {
-        let away = match exchange(socket, &line, deadline) {
+        let away = match connect(socket, deadline).and_then(|stream| exchange(stream, &line, deadline)) {
             Ok(reply) => return Ok(reply),
             Err(away) => away,
         };
@@ -125,8 +134,25 @@ impl Deadline {
     }
 }
 
-fn exchange(socket: &Path, line: &[u8], deadline: Deadline) -> Result<Reply, Away> {
-    let mut stream = UnixStream::connect(socket).map_err(Away::Unreachable)?;
+fn connect(socket: &Path, _: Deadline) -> Result<UnixStream, Away> {
+    UnixStream::connect(socket).map_err(Away::Unreachable)
+}
+
+/// std has no connect with a deadline for unix sockets, so another thread waits; it ends with the process.
+fn connect_guarded(socket: &Path, deadline: Deadline) -> Result<UnixStream, Away> {
+    let (done, outcome) = mpsc::sync_channel(1);
+    let path = socket.to_owned();
+    let waiter = thread::Builder::new().stack_size(STACK).spawn(move || done.send(UnixStream::connect(path)));
+    if waiter.is_err() {
+        return connect(socket, deadline);
+    }
+    match outcome.recv_timeout(deadline.left()?) {
+        Ok(connected) => connected.map_err(Away::Unreachable),
+        Err(_) => Err(Away::Silent(deadline.whole)),
+    }
+}
+
+fn exchange(mut stream: UnixStream, line: &[u8], deadline: Deadline) -> Result<Reply, Away> {
     stream.set_write_timeout(Some(deadline.left()?)).map_err(Away::Lost)?;
     stream.write_all(line).map_err(|error| deadline.sort(error))?;
     let reply = receive(&mut stream, deadline)?;
@@ -153,5 +179,96 @@ fn receive(stream: &mut UnixStream, deadline: Deadline) -> Result<Vec<u8>, Away>
         if end.is_some() {
             return Ok(line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::process;
+
+    use cadastre_messages::{Add, Attachment, Check, Del, Gc, Netns};
+
+    use super::*;
+
+    const BRIEF: Patience =
+        Patience { connect: Duration::from_millis(40), total: Duration::from_millis(200), guarded: false };
+
+    /// A socket's path that no other test has, removed at the end.
+    struct Socket(PathBuf);
+
+    impl Socket {
+        fn new(name: &str) -> Self {
+            Self(env::temp_dir().join(format!("cadastre-agent-{}-{name}", process::id())))
+        }
+    }
+
+    impl Drop for Socket {
+        fn drop(&mut self) {
+            drop(fs::remove_file(&self.0));
+        }
+    }
+
+    fn attachment(container_id: &str) -> Attachment {
+        Attachment { network: "net".into(), container_id: container_id.into(), interface: "eth0".into() }
+    }
+
+    #[test]
+    fn an_add_outwaits_the_agent_and_a_del_waits_for_nobody() {
+        let netns = Netns { path: String::new(), device: 0, inode: 0 };
+        let add = Call::Add(Add { attachment: attachment("c"), netns, pod: None });
+        let check = Call::Check(Check { attachment: attachment("c"), addresses: vec![] });
+        for call in [add, check] {
+            let Patience { connect, total, .. } = Patience::of(&call);
+            assert_eq!(connect, Duration::from_secs(3));
+            assert!(total > Duration::from_secs(10), "longer than the agent lets an ADD wait");
+        }
+        let del = Patience::of(&Call::Del(Del { attachment: attachment("c") }));
+        assert!(del.connect < Duration::from_millis(100) && del.total <= Duration::from_secs(5) && del.guarded);
+        for call in [Call::Status, Call::Gc(Gc { network: "net".into(), valid: vec![] })] {
+            assert_eq!(Patience::of(&call).connect, Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let socket = Socket::new("silent");
+        let _listener = UnixListener::bind(&socket.0).unwrap();
+        let start = Instant::now();
+        let away = ask(&socket.0, &Call::Status, BRIEF).unwrap_err();
+        assert!(matches!(away, Away::Silent(_)), "{away}");
+        assert!(start.elapsed() >= BRIEF.total);
+    }
+
+    #[test]
+    fn a_full_queue_does_not_hold_a_guarded_call() {
+        let socket = Socket::new("full");
+        let listener = UnixListener::bind(&socket.0).unwrap();
+        let longest: usize = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+        // What connects stays queued after it is closed; the kernel lets in one more than the queue's length.
+        for _ in 0..=longest {
+            drop(UnixStream::connect(&socket.0).unwrap());
+        }
+        let away = ask(&socket.0, &Call::Status, Patience { guarded: true, ..BRIEF }).unwrap_err();
+        assert!(matches!(away, Away::Silent(_)), "{away}");
+        drop(listener);
+    }
+
+    #[test]
+    fn what_the_agent_would_not_read_is_not_sent() {
+        let call = Call::Del(Del { attachment: attachment(&"c".repeat(MAX_LINE)) });
+        let away = ask(Path::new("/nonexistent/socket"), &call, BRIEF).unwrap_err();
+        assert!(matches!(away, Away::TooLong(bytes) if bytes > MAX_LINE), "{away}");
+    }
+
+    #[test]
+    fn tries_are_repeated_while_patience_lasts() {
+        let start = Instant::now();
+        let away = ask(Path::new("/nonexistent/socket"), &Call::Status, BRIEF).unwrap_err();
+        assert!(matches!(away, Away::Unreachable(_)), "{away}");
+        assert!(start.elapsed() >= PAUSE, "it tried more than once");
     }
 }

@@ -7,7 +7,7 @@
 //!                                                   └─ error ───▶ stdout, exit 1
 //! ```
 //!
-//! A process for each call, so it does next to nothing: no threads, no clients, no state. Exactly one JSON value, or
+//! A process for each call, so it does next to nothing: no clients, no state, no thread on the way of an ADD. Exactly one JSON value, or
 //! nothing, is written to stdout; a second line there would make the interface plugin fail after the address is held.
 
 mod act;
