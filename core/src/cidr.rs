@@ -166,7 +166,8 @@ impl Cidr {
         if index > last {
             return None;
         }
-        Self::at(self.family(), self.first() | index.checked_shl(shift.into()).unwrap_or(0), mask)
+        let addr = addr_from_bits(self.family(), self.first() | index.checked_shl(shift.into()).unwrap_or(0))?;
+        IpNet::new(addr, mask).ok().map(Self)
     }
 
     /// The address at `index`, counted from the first; `None` beyond the last.

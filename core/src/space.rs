@@ -92,12 +92,13 @@ impl Space {
         let enclosing = self.claims.range(..cidr.first()).next_back();
         for (_, claim) in enclosing.into_iter().chain(self.claims.range(cidr.first()..=cidr.last())) {
             if let Some((from, to)) = extent.span(claim.first(), claim.last()) {
-                extent.taken.insert_range(from, to);
-                extent.busy.insert_range(from, to);
+                extent.take_all(from, to);
             }
         }
         for (first, last) in self.reserved.overlapping(cidr.first(), cidr.last()) {
-            extent.span(first, last).map(|(from, to)| extent.busy.insert_range(from, to));
+            if let Some((from, to)) = extent.span(first, last) {
+                extent.reserve(from, to);
+            }
         }
         let place = self.extents.len();
         self.by_first.insert(cidr.first(), place);
@@ -177,8 +178,7 @@ impl Space {
         }
         self.claims.insert(cidr.first(), *cidr);
         for (place, from, to) in self.spans((*cidr).into()) {
-            self.extents[place].taken.insert_range(from, to);
-            self.extents[place].busy.insert_range(from, to);
+            self.extents[place].take_all(from, to);
             self.note(place);
         }
         Ok(())
@@ -187,20 +187,19 @@ impl Space {
     /// Gives back exactly what was taken or claimed. What is reserved there stays reserved.
     pub fn give_back(&mut self, cidr: &Cidr) -> Result<(), GiveBackError> {
         self.check_family((*cidr).into())?;
-        if self.claims.get(&cidr.first()) == Some(cidr) {
-            self.drop_claim(cidr);
+        if cidr.prefix_len() == self.unit
+            && self.claim_in(cidr).is_none()
+            && let Some((place, index)) = self.locate(cidr)
+            && self.unmark(place, index, cidr)
+        {
             return Ok(());
         }
         match self.overlapping(cidr) {
-            None => Err(GiveBackError::NotTaken { asked: *cidr }),
-            Some(taken) if taken != *cidr => Err(GiveBackError::NotExact { asked: *cidr, taken }),
-            Some(_) => {
-                if let Some((place, index)) = self.locate(cidr) {
-                    self.unmark(place, index, cidr);
-                }
-                Ok(())
-            }
+            Some(claim) if claim == *cidr => self.drop_claim(cidr),
+            Some(taken) => return Err(GiveBackError::NotExact { asked: *cidr, taken }),
+            None => return Err(GiveBackError::NotTaken { asked: *cidr }),
         }
+        Ok(())
     }
 
     /// Keeps a range from being given. What is taken there stays taken, and is not free once given back.
@@ -208,7 +207,7 @@ impl Space {
         self.check_family(range)?;
         self.reserved.insert(range.first(), range.last());
         for (place, from, to) in self.spans(range) {
-            self.extents[place].busy.insert_range(from, to);
+            self.extents[place].reserve(from, to);
             self.note(place);
         }
         Ok(())
@@ -219,7 +218,8 @@ impl Space {
         self.check_family(range)?;
         self.reserved.remove(range.first(), range.last());
         for (place, from, to) in self.spans(range) {
-            self.recompute(place, from, to);
+            self.extents[place].unreserve(from, to);
+            self.reserve_again(place, from, to);
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Space {
     /// What is taken: the units of each CIDR of the list, then what was claimed in other sizes or outside.
     pub fn taken(&self) -> impl Iterator<Item = Cidr> + '_ {
         let units = self.extents.iter().flat_map(|extent| {
-            let indexes = std::iter::successors(extent.taken.next_one(0), |index| extent.taken.next_one(index + 1));
+            let indexes = std::iter::successors(extent.next_taken(0), |index| extent.next_taken(index + 1));
             indexes.filter_map(|index| extent.unit_at(index))
         });
         units.filter(|unit| self.claim_in(unit).is_none()).chain(self.claims.values().copied())
@@ -258,7 +258,7 @@ impl Space {
         }
         // No claim overlaps, so a taken unit does, unless `cidr` is a part of a unit that a claim beside it touches.
         let first_unit = |(place, from, to): (usize, u128, u128)| {
-            let index = self.extents[place].taken.next_one(from).filter(|&index| index <= to)?;
+            let index = self.extents[place].next_taken(from).filter(|&index| index <= to)?;
             self.extents[place].unit_at(index).filter(|unit| self.claim_in(unit).is_none())
         };
         self.touching((*cidr).into()).filter_map(|place| self.span_at(place, (*cidr).into())).find_map(first_unit)
@@ -369,24 +369,21 @@ impl Space {
 
     fn mark(&mut self, place: usize, index: u128) {
         let extent = &mut self.extents[place];
-        extent.taken.insert(index);
-        extent.busy.insert(index);
+        extent.take(index);
         if !extent.has_free() {
             self.open.remove(&place);
         }
     }
 
-    fn unmark(&mut self, place: usize, index: u128, unit: &Cidr) {
+    /// False if the unit is not taken.
+    fn unmark(&mut self, place: usize, index: u128, unit: &Cidr) -> bool {
         let extent = &mut self.extents[place];
-        extent.taken.remove(index);
-        if self.reserved.overlaps(unit.first(), unit.last()) {
-            return;
-        }
         let was_full = !extent.has_free();
-        extent.busy.remove(index);
+        let done = extent.give_back(index, self.reserved.overlaps(unit.first(), unit.last()));
         if was_full {
-            self.open.insert(place);
+            self.note(place);
         }
+        done
     }
 
     /// Records whether the extent has a free unit.
@@ -404,24 +401,20 @@ impl Space {
             // A claim smaller than a unit may share it with others.
             let shared = self.extents[place].unit_at(from).is_some_and(|unit| self.claim_in(&unit).is_some());
             if !shared {
-                self.extents[place].taken.remove_range(from, to);
-                self.recompute(place, from, to);
+                self.extents[place].give_back_all(from, to);
+                self.reserve_again(place, from, to);
             }
         }
     }
 
-    /// Works out anew which of the units `from..=to` are busy, after something there was lifted.
-    fn recompute(&mut self, place: usize, from: u128, to: u128) {
+    /// Reserves what is still reserved of the units `from..=to`, after something there was lifted.
+    fn reserve_again(&mut self, place: usize, from: u128, to: u128) {
         let extent = &mut self.extents[place];
-        extent.busy.remove_range(from, to);
-        for (from, to) in extent.taken.runs(from, to) {
-            extent.busy.insert_range(from, to);
-        }
         let ends = extent.unit_at(from).zip(extent.unit_at(to));
         let reserved = ends.map(|(from, to)| self.reserved.overlapping(from.first(), to.last()));
         for (first, last) in reserved.into_iter().flatten() {
             if let Some((f, l)) = extent.span(first, last) {
-                extent.busy.insert_range(f.max(from), l.min(to));
+                extent.reserve(f.max(from), l.min(to));
             }
         }
         self.note(place);

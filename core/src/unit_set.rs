@@ -1,109 +1,107 @@
 //! The set of units of a CIDR that are not free: many, small, and asked thousands of times a second.
 //!
 //! ```text
-//! UnitSet        pages   0 ········  3 ▓░▓▓░░▓▓  4 ▓▓▓▓▓▓▓▓        512 units a page, a bit each; absent = empty or full
+//! UnitSet        pages   0 ········  3 ▓░▓▓░░▓▓  4 ▓▓▓▓▓▓▓▓        4,096 units a page, a bit each; absent = empty or full
 //! └ full         pages   0 ····▓▓▓▓                               the numbers of the full pages: again a UnitSet
 //!   └ full …                                                      as deep as there are full pages of full pages
 //! ```
-//! Why so: a page is a cache line, so that a set of 2^20 scattered units is a tree of 2,048 entries and a step in it costs
-//! tens of nanoseconds; the next gap is found by going up over whatever is full and down again, one page a level, however
-//! full the set is; a range is stored at the highest level that it fills, so that 2^100 reserved units cost a few pages; and
-//! what is neither taken nor reserved costs nothing.
+//! Why so: 2^20 scattered units are a tree of 256 pages, so that a step costs the same as for 2^8 but for a cache miss or
+//! two; the next gap is found by going up over whatever is full and down again, however full the set is; a range is stored
+//! at the highest level that it fills, so that 2^100 reserved units cost a few pages; and what is neither taken nor reserved
+//! costs nothing. The price is half a kilobyte for a unit that is alone in its page, which next-fit does not leave behind.
 //! Indexes go up to `u128::MAX - 1`, so that their number fits `u128`.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Units of a page: eight words are one cache line.
-const PAGE_BITS: u32 = 512;
+/// Units of a page: 64 words, so that a summary of them is one word.
+const PAGE_BITS: u32 = 64 * 64;
 const PAGE: u128 = PAGE_BITS as u128;
-const WORDS: usize = PAGE_BITS as usize / 64;
 
-/// 512 bits; the lowest bit of the first word is the first unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Page([u64; WORDS]);
+/// 4,096 bits; the lowest bit of the first word is the first unit.
+#[derive(Debug, Clone)]
+struct Page {
+    words: [u64; 64],
+    /// Which words have a bit set.
+    some: u64,
+    /// Which words have all bits set.
+    full: u64,
+}
 
 impl Page {
-    const EMPTY: Self = Self([0; WORDS]);
-    const FULL: Self = Self([u64::MAX; WORDS]);
+    const EMPTY: Self = Self { words: [0; 64], some: 0, full: 0 };
+    const FULL: Self = Self { words: [u64::MAX; 64], some: u64::MAX, full: u64::MAX };
 
-    /// The bits from `lo` to `hi`, both below 512.
-    fn mask(lo: u32, hi: u32) -> Self {
-        let mut mask = Self::EMPTY;
-        for (base, word) in (0..).step_by(64).zip(&mut mask.0) {
-            if lo < base + 64 && hi >= base {
-                let (from, to) = (lo.max(base) - base, hi.min(base + 63) - base);
-                *word = (u64::MAX << from) & (u64::MAX >> (63 - to));
-            }
-        }
-        mask
+    const fn is_empty(&self) -> bool {
+        self.some == 0
+    }
+
+    const fn is_full(&self) -> bool {
+        self.full == u64::MAX
     }
 
     fn len(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
+        self.words.iter().map(|word| word.count_ones()).sum()
     }
 
     fn contains(&self, bit: u32) -> bool {
-        self.0[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+        self.words[word_of(bit)] >> (bit % 64) & 1 == 1
     }
 
-    /// Sets the bit; false if it was set.
-    fn insert(&mut self, bit: u32) -> bool {
-        let (word, mask) = (&mut self.0[(bit / 64) as usize], 1 << (bit % 64));
-        let new = *word & mask == 0;
-        *word |= mask;
-        new
+    /// Sets the bits `lo..=hi`, and says how many were clear.
+    fn insert(&mut self, lo: u32, hi: u32) -> u32 {
+        self.change(lo, hi, |word, mask| word | mask)
     }
 
-    /// Clears the bit; false if it was clear.
-    fn remove(&mut self, bit: u32) -> bool {
-        let (word, mask) = (&mut self.0[(bit / 64) as usize], 1 << (bit % 64));
-        let was = *word & mask != 0;
-        *word &= !mask;
-        was
+    /// Clears the bits `lo..=hi`, and says how many were set.
+    fn remove(&mut self, lo: u32, hi: u32) -> u32 {
+        self.change(lo, hi, |word, mask| word & !mask)
     }
 
-    /// Sets what `mask` has, and says how many bits were clear.
-    fn insert_all(&mut self, mask: &Self) -> u32 {
-        let before = self.len();
-        self.0.iter_mut().zip(mask.0).for_each(|(word, mask)| *word |= mask);
-        self.len() - before
-    }
-
-    /// Clears what `mask` has, and says how many bits were set.
-    fn remove_all(&mut self, mask: &Self) -> u32 {
-        let before = self.len();
-        self.0.iter_mut().zip(mask.0).for_each(|(word, mask)| *word &= !mask);
-        before - self.len()
-    }
-
-    /// The first set bit from `lo` on, of this page or, with `flip` all ones, of its complement.
-    fn next(&self, lo: u32, flip: u64) -> Option<u32> {
-        let start = (lo / 64) as usize;
-        let mut word = (self.0.get(start)? ^ flip) & (u64::MAX << (lo % 64));
-        for index in start.. {
-            if word != 0 {
-                return Some(u32::try_from(index).ok()? * 64 + word.trailing_zeros());
-            }
-            word = self.0.get(index + 1)? ^ flip;
+    fn change(&mut self, lo: u32, hi: u32, new: impl Fn(u64, u64) -> u64) -> u32 {
+        let mut changed = 0;
+        for index in word_of(lo)..=word_of(hi) {
+            let from = if index == word_of(lo) { lo % 64 } else { 0 };
+            let to = if index == word_of(hi) { hi % 64 } else { 63 };
+            let word = &mut self.words[index];
+            let was = std::mem::replace(word, new(*word, (u64::MAX << from) & (u64::MAX >> (63 - to))));
+            changed += (was ^ *word).count_ones();
+            self.some = self.some & !(1 << index) | u64::from(*word != 0) << index;
+            self.full = self.full & !(1 << index) | u64::from(*word == u64::MAX) << index;
         }
-        None
+        changed
     }
 
+    /// The first set bit from `lo` on.
     fn next_one(&self, lo: u32) -> Option<u32> {
-        self.next(lo, 0)
+        first_bit(lo, |index| self.words[index], self.some)
     }
 
+    /// The first clear bit from `lo` on.
     fn next_gap(&self, lo: u32) -> Option<u32> {
-        self.next(lo, u64::MAX)
+        first_bit(lo, |index| !self.words[index], !self.full)
     }
+}
+
+const fn word_of(bit: u32) -> usize {
+    (bit / 64) as usize
+}
+
+/// The first bit from `lo` on that is set in `word`, where `some` says which words have one.
+fn first_bit(lo: u32, word: impl Fn(usize) -> u64, some: u64) -> Option<u32> {
+    let (index, rest) = (lo / 64, word(word_of(lo)) & (u64::MAX << (lo % 64)));
+    if rest != 0 {
+        return Some(index * 64 + rest.trailing_zeros());
+    }
+    let later = some & (u64::MAX - 1) << index;
+    (later != 0).then(|| later.trailing_zeros() * 64 + word(later.trailing_zeros() as usize).trailing_zeros())
 }
 
 /// A set of unit indexes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UnitSet {
     /// By number; none is empty. A page that is not here is empty, or full if `full` says so.
-    pages: BTreeMap<u128, Page>,
+    pages: BTreeMap<u128, Box<Page>>,
     /// The numbers of all full pages, also of those in `pages`.
     full: Option<Box<UnitSet>>,
     len: u128,
@@ -126,7 +124,7 @@ impl UnitSet {
     /// Adds one unit; false if it was there.
     pub(crate) fn insert(&mut self, index: u128) -> bool {
         let (number, bit) = split(index);
-        let new = self.edit(number, |page| page.insert(bit).into());
+        let new = self.edit(number, true, |page| page.insert(bit, bit));
         self.len += u128::from(new);
         new == 1
     }
@@ -134,7 +132,7 @@ impl UnitSet {
     /// Takes out one unit; false if it was not there.
     pub(crate) fn remove(&mut self, index: u128) -> bool {
         let (number, bit) = split(index);
-        let gone = self.edit(number, |page| page.remove(bit).into());
+        let gone = self.edit(number, false, |page| page.remove(bit, bit));
         self.len -= u128::from(gone);
         gone == 1
     }
@@ -143,7 +141,7 @@ impl UnitSet {
     pub(crate) fn insert_range(&mut self, first: u128, last: u128) -> u128 {
         let mut new = 0;
         for (number, lo, hi) in edges(first, last) {
-            new += u128::from(self.edit(number, |page| page.insert_all(&Page::mask(lo, hi))));
+            new += u128::from(self.edit(number, true, |page| page.insert(lo, hi)));
         }
         if let Some((from, to)) = between(first, last) {
             let partial = self.drop_pages(from, to);
@@ -157,7 +155,7 @@ impl UnitSet {
     pub(crate) fn remove_range(&mut self, first: u128, last: u128) -> u128 {
         let mut gone = 0;
         for (number, lo, hi) in edges(first, last) {
-            gone += u128::from(self.edit(number, |page| page.remove_all(&Page::mask(lo, hi))));
+            gone += u128::from(self.edit(number, false, |page| page.remove(lo, hi)));
         }
         if let Some((from, to)) = between(first, last) {
             gone += self.drop_pages(from, to);
@@ -192,13 +190,22 @@ impl UnitSet {
         number.checked_mul(PAGE).map(|first| first + u128::from(self.gap_in(number, 0).unwrap_or(0)))
     }
 
-    /// The runs of neighbouring units that begin in `first..=last`, cut at both ends; what it costs is their number.
+    /// The runs of neighbouring units in `first..=last`; the cost is in their number, not their length.
     pub(crate) fn runs(&self, first: u128, last: u128) -> impl Iterator<Item = (u128, u128)> + '_ {
         let run = move |from: u128| {
             let from = self.next_one(from).filter(|&from| from <= last)?;
             Some((from, self.next_gap(from).map_or(last, |gap| last.min(gap - 1))))
         };
         std::iter::successors(run(first), move |&(_, to)| run(to + 1))
+    }
+
+    /// The runs of neighbouring indexes in `first..=last` that are not in the set, likewise.
+    pub(crate) fn gaps(&self, first: u128, last: u128) -> impl Iterator<Item = (u128, u128)> + '_ {
+        let gap = move |from: u128| {
+            let from = self.next_gap(from).filter(|&from| from <= last)?;
+            Some((from, self.next_one(from).map_or(last, |one| last.min(one - 1))))
+        };
+        std::iter::successors(gap(first), move |&(_, to)| gap(to + 1))
     }
 
     fn gap_in(&self, number: u128, bit: u32) -> Option<u32> {
@@ -212,21 +219,19 @@ impl UnitSet {
         self.full.as_ref().is_some_and(|full| full.contains(number))
     }
 
-    /// Brings up a page, has it changed, and keeps true what is recorded about it. Returns what `change` does: the number
-    /// of bits that it changed.
-    fn edit(&mut self, number: u128, change: impl FnOnce(&mut Page) -> u32) -> u32 {
-        let full = &mut self.full;
-        let mut page = match self.pages.entry(number) {
+    /// Has a page changed, towards full if `fill`, and keeps true what is recorded about it. Returns what `change` does: the
+    /// number of bits that it changed.
+    fn edit(&mut self, number: u128, fill: bool, change: impl FnOnce(&mut Page) -> u32) -> u32 {
+        let Self { pages, full, len: _ } = self;
+        let mut page = match pages.entry(number) {
             Entry::Occupied(page) => page,
-            Entry::Vacant(place) if full.as_ref().is_some_and(|full| full.contains(number)) => {
-                place.insert_entry(Page::FULL)
-            }
-            Entry::Vacant(place) => place.insert_entry(Page::EMPTY),
+            Entry::Vacant(_) if full.as_ref().is_some_and(|full| full.contains(number)) == fill => return 0,
+            Entry::Vacant(place) => place.insert_entry(Box::new(if fill { Page::EMPTY } else { Page::FULL })),
         };
-        let was_full = *page.get() == Page::FULL;
+        let was_full = page.get().is_full();
         let changed = change(page.get_mut());
-        let is_full = *page.get() == Page::FULL;
-        if *page.get() == Page::EMPTY || (is_full && changed == 0) {
+        let is_full = page.get().is_full();
+        if page.get().is_empty() {
             page.remove();
         }
         if is_full && !was_full {
@@ -240,7 +245,7 @@ impl UnitSet {
     /// Drops the pages `from..=to`, and says how many units were in those that were not full.
     fn drop_pages(&mut self, from: u128, to: u128) -> u128 {
         let dropped = self.pages.extract_if(from..=to, |_, _| true);
-        dropped.filter(|(_, page)| *page != Page::FULL).map(|(_, page)| u128::from(page.len())).sum()
+        dropped.filter(|(_, page)| !page.is_full()).map(|(_, page)| u128::from(page.len())).sum()
     }
 }
 
