@@ -1,0 +1,29 @@
+//! What operator and agent both need and neither owns.
+//!
+//! ```text
+//! file ─┐
+//!       ├─▶ RawSettings ─▶ Settings ─▶ client (API server), logging
+//! env  ─┘    every error at once
+//! Readiness, Registry ─▶ server: /metrics /healthz /readyz
+//! SIGTERM, SIGINT     ─▶ Shutdown
+//! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
+//! ```
+
+mod client;
+mod generated;
+mod logging;
+mod readiness;
+mod server;
+mod settings;
+mod shutdown;
+
+pub use client::{ClientError, client};
+pub use generated::{GenerateError, crds_yaml, values_schema};
+pub use logging::{LoggingError, init_logging};
+pub use readiness::Readiness;
+pub use server::{ServeError, Server, registry, serve};
+pub use settings::{
+    AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
+    OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
+};
+pub use shutdown::{Shutdown, Trigger};

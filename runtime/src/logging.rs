@@ -1,0 +1,49 @@
+//! Logs on stderr: text for people, JSON for collectors.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::{LogFormat, LogSettings};
+
+/// Asked in this order for a filter such as `info,kube=debug`; the settings' level applies without.
+const FILTER_VARIABLES: [&str; 2] = ["CADASTRE_LOG", "RUST_LOG"];
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The environment holds a filter that cannot be read.
+    #[error("{variable}={text:?} is not a log filter; write it like info,cadastre_operator=debug")]
+    Filter {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it says.
+        text: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Logging is set up already.
+    #[error("logging was set up twice")]
+    Twice,
+}
+
+/// Logs to stderr from now on, with colour only on a terminal.
+pub fn init_logging(settings: &LogSettings) -> Result<(), LoggingError> {
+    let filter = filter(settings)?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let installed = match settings.format {
+        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+    };
+    installed.map_err(|_| LoggingError::Twice)
+}
+
+fn filter(settings: &LogSettings) -> Result<EnvFilter, LoggingError> {
+    for variable in FILTER_VARIABLES {
+        let text = std::env::var(variable).unwrap_or_default();
+        if !text.is_empty() {
+            return EnvFilter::try_new(&text).map_err(|source| LoggingError::Filter { variable, text, source });
+        }
+    }
+    Ok(EnvFilter::default().add_directive(settings.level.into()))
+}

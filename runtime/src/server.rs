@@ -1,0 +1,108 @@
+//! The HTTP server that kubelet and Prometheus ask: `/metrics`, `/healthz`, `/readyz`.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::{Readiness, Shutdown};
+
+/// What Prometheus calls the format that `prometheus-client` writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens, with the port that the kernel chose if port 0 was asked for.
+    pub addr: SocketAddr,
+    /// Ends after a requested shutdown.
+    pub task: JoinHandle<()>,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen} for metrics and health: choose another address with --listen")]
+pub struct ServeError {
+    listen: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+#[derive(Clone)]
+struct Answers {
+    registry: Arc<Registry>,
+    readiness: Readiness,
+}
+
+/// A registry whose metrics all begin with `prefix` (`cadastre_operator`, `cadastre_agent`), with the build's version.
+#[must_use]
+pub fn registry(prefix: &str) -> Registry {
+    let mut registry = Registry::with_prefix(prefix);
+    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "Version of this binary", version);
+    registry
+}
+
+/// Listens and answers in a task of its own until `shutdown`. The address is logged, so that `127.0.0.1:0` is usable.
+pub async fn serve(
+    listen: SocketAddr,
+    registry: Registry,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<Server, ServeError> {
+    let failed = |source| ServeError { listen, source };
+    let listener = bind(listen).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    tracing::info!(listen = %addr, "serving metrics and health");
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .with_state(Answers { registry: Arc::new(registry), readiness });
+    let task = tokio::spawn(async move {
+        let served = axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.requested().await });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "metrics and health server ended");
+        }
+    });
+    Ok(Server { addr, task })
+}
+
+/// `[::]` takes both families; on a machine without IPv6 it means `0.0.0.0`.
+async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(listen).await {
+        Err(error) if listen.ip().is_unspecified() && listen.is_ipv6() && lacks_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, listen.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// IPv6 is compiled out (`EAFNOSUPPORT`, which std does not classify) or disabled by sysctl (`EADDRNOTAVAIL`).
+fn lacks_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+async fn metrics(State(answers): State<Answers>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &answers.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(answers): State<Answers>) -> Response {
+    let status = if answers.readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, answers.readiness.report()).into_response()
+}
