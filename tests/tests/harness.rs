@@ -104,20 +104,17 @@ async fn dual_stack_services_and_pods_are_accepted() -> Result<()> {
 #[tokio::test]
 async fn a_killed_test_takes_its_control_plane_with_it() -> Result<()> {
     let scratch = Scratch::new()?;
-    let holder = Program::new(example("hold")?).start(scratch.path(), "hold")?;
-    let started = async || {
-        let line = holder.log().lines().next()?.to_owned();
-        Some(line.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    };
-    let words = eventually(Duration::from_mins(1), "the holder's control plane", started).await?;
-    let (folder, pids) = words.split_first().context("no folder")?;
-    let pids = pids.iter().map(|pid| Ok(pid.parse()?)).collect::<Result<Vec<u32>>>()?;
-    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)));
+    let holder = Program::new(env!("CARGO_BIN_EXE_control-plane")).start(scratch.path(), "holder")?;
+    holder.wait_log(Duration::from_mins(1), "Ctrl-C").await?;
+    let log = holder.log();
+    let pids: Vec<u32> = log.split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)), "{log}");
 
     holder.kill9();
     eventually(SOON, "its processes to be gone", async || !pids.iter().any(|pid| is_alive(*pid))).await?;
-    // The folder is removed by the next test that starts.
-    fs::remove_dir_all(Path::new(folder))?;
+    // The next test that starts would remove its folder.
+    let kubeconfig = log.lines().find_map(|line| line.strip_prefix("export KUBECONFIG=")).context("no KUBECONFIG")?;
+    fs::remove_dir_all(Path::new(kubeconfig).parent().context("no folder")?)?;
     Ok(())
 }
 
@@ -194,11 +191,4 @@ async fn a_plugin_answers_a_single_call() -> Result<()> {
     let refused = cadastre_tests::call_plugin(&plugin, "ADD", &json!({"cniVersion": "1.0.0"}), &[]).await?;
     assert_eq!(refused.unwrap_err()["code"], 4);
     Ok(())
-}
-
-/// An example of this package, which cargo builds beside its tests.
-fn example(name: &str) -> Result<std::path::PathBuf> {
-    let this = std::env::current_exe()?;
-    let folder = this.parent().and_then(Path::parent).context("no target folder")?;
-    Ok(folder.join("examples").join(name))
 }

@@ -100,7 +100,7 @@ build() {
   cd "$here/$name"
   mapfile -t packages < <(go mod edit -json | sed -n '/"Tool": \[/,/\]/s/.*"Path": "\(.*\)".*/\1/p')
   local total
-  total=$(go list -mod=readonly -deps "${packages[@]}" 2>/dev/null | wc -l)
+  total=$(go list -mod=readonly -deps "${packages[@]}" 2> >(grep -v '^go: downloading' >&2) | wc -l)
   go build -v -mod=readonly -trimpath -buildvcs=false -ldflags "$(ldflags_of "$name" "$version")" -o "$partial/" "${packages[@]}" 2>&1 |
     progress "$name" "$total"
   # go names a program after its package's folder, past a trailing /v3
