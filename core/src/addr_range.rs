@@ -182,3 +182,77 @@ impl From<AddrRange> for String {
         range.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_read_from_three_forms_and_shown_in_the_shortest() {
+        let cases = [
+            ("10.0.0.5", "10.0.0.5", 1),
+            ("10.0.0.5/32", "10.0.0.5", 1),
+            ("10.0.0.5-10.0.0.5", "10.0.0.5", 1),
+            ("10.0.0.0/28", "10.0.0.0/28", 16),
+            ("10.0.0.0-10.0.0.15", "10.0.0.0/28", 16),
+            ("10.0.0.0 - 10.0.0.14", "10.0.0.0-10.0.0.14", 15),
+            ("10.0.0.1-10.0.0.2", "10.0.0.1-10.0.0.2", 2),
+            ("0.0.0.0-255.255.255.255", "0.0.0.0/0", 1 << 32),
+            ("255.255.255.254-255.255.255.255", "255.255.255.254/31", 2),
+            ("fd00::-fd00::ffff", "fd00::/112", 1 << 16),
+            ("fd00::1-fd00:0:0:1::", "fd00::1-fd00:0:0:1::", 1 << 64),
+            ("::/0", "::/0", u128::MAX),
+            ("::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", u128::MAX),
+        ];
+        for (read, shown, size) in cases {
+            let range: AddrRange = read.parse().unwrap();
+            assert_eq!(range.to_string(), shown, "{read}");
+            assert_eq!(range.size(), size, "{read}");
+            assert_eq!(serde_json::to_string(&range).unwrap(), format!("{shown:?}"));
+            assert_eq!(serde_json::from_str::<AddrRange>(&format!("{read:?}")).unwrap(), range);
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_what_would_be_right() {
+        let bad_addr = |read: &str, addr: &str| {
+            format!(
+                "{read:?} is not a range: {addr:?} is not an IP address; \
+                 write 10.0.0.5, 10.0.0.0/28 or 10.0.0.5-10.0.0.9"
+            )
+        };
+        let cases = [
+            ("", bad_addr("", "")),
+            ("10.0.0.256", bad_addr("10.0.0.256", "10.0.0.256")),
+            ("10.0.0.1-9", bad_addr("10.0.0.1-9", "9")),
+            ("10.0.0.1-10.0.0.2-10.0.0.3", bad_addr("10.0.0.1-10.0.0.2-10.0.0.3", "10.0.0.2-10.0.0.3")),
+            ("10.0.0.9-10.0.0.5", "10.0.0.9-10.0.0.5 ends before it begins; did you mean 10.0.0.5-10.0.0.9?".into()),
+            (
+                "10.0.0.9-fd00::",
+                "10.0.0.9-fd00:: is not a range: 10.0.0.9 is IPv4, fd00:: is IPv6; use one family".into(),
+            ),
+            ("10.0.0.1/24", "\"10.0.0.1/24\" has host bits set; did you mean 10.0.0.0/24?".into()),
+        ];
+        for (read, error) in cases {
+            assert_eq!(read.parse::<AddrRange>().unwrap_err().to_string(), error);
+        }
+    }
+
+    #[test]
+    fn overlaps_what_shares_an_address() {
+        let range: AddrRange = "10.0.0.4-10.0.1.3".parse().unwrap();
+        let cases = [
+            ("10.0.0.0/30", false),
+            ("10.0.0.4/32", true),
+            ("10.0.1.0/30", true),
+            ("10.0.1.4/30", false),
+            ("10.0.0.0/8", true),
+            ("::/0", false),
+        ];
+        for (cidr, overlaps) in cases {
+            assert_eq!(range.overlaps(&cidr.parse().unwrap()), overlaps, "{cidr}");
+        }
+        assert!(range.contains_addr("10.0.1.3".parse().unwrap()) && !range.contains_addr("10.0.1.4".parse().unwrap()));
+        assert!(!range.contains_addr("::a00:4".parse().unwrap()));
+    }
+}

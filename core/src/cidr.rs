@@ -271,3 +271,138 @@ impl From<IpAddr> for Cidr {
         Self::host(addr)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_what_would_be_right() {
+        let form = "write a CIDR as 10.0.0.0/24 or fd00::/64";
+        let prefix =
+            |family: &str, max: u8| format!("the prefix length of an {family} CIDR is a number from 0 to {max}");
+        let cases = [
+            ("10.0.0.1/24", "has host bits set; did you mean 10.0.0.0/24?".to_owned()),
+            ("fd00::1/64", "has host bits set; did you mean fd00::/64?".to_owned()),
+            ("10.0.0.1", "has no prefix length; did you mean 10.0.0.1/32?".to_owned()),
+            ("fd00::1", "has no prefix length; did you mean fd00::1/128?".to_owned()),
+            ("", format!("has no prefix length; {form}")),
+            ("default", format!("has no prefix length; {form}")),
+            ("10.0.0.0/33", format!("is not a CIDR: {}", prefix("IPv4", 32))),
+            ("fd00::/129", format!("is not a CIDR: {}", prefix("IPv6", 128))),
+            ("10.0.0.0/", format!("is not a CIDR: {}", prefix("IPv4", 32))),
+            ("10.0.0.0/+8", format!("is not a CIDR: {}", prefix("IPv4", 32))),
+            ("10.0.0.0/08", format!("is not a CIDR: {}", prefix("IPv4", 32))),
+            ("10.0.0.0/8/8", format!("is not a CIDR: {}", prefix("IPv4", 32))),
+            (
+                "10.0.0/24",
+                "is not a CIDR: \"10.0.0\" is not an IP address; write it as 10.0.0.0/24 or fd00::/64".into(),
+            ),
+            (
+                "010.0.0.0/8",
+                "is not a CIDR: \"010.0.0.0\" is not an IP address; write it as 10.0.0.0/24 or fd00::/64".into(),
+            ),
+            (
+                " 10.0.0.0/8",
+                "is not a CIDR: \" 10.0.0.0\" is not an IP address; write it as 10.0.0.0/24 or fd00::/64".into(),
+            ),
+        ];
+        for (read, error) in cases {
+            assert_eq!(read.parse::<Cidr>().unwrap_err().to_string(), format!("{read:?} {error}"));
+            assert!(serde_json::from_str::<Cidr>(&format!("{read:?}")).unwrap_err().to_string().contains(&error));
+        }
+        let addr = "10.0.0.1".parse().unwrap();
+        assert_eq!(
+            Cidr::new(addr, 24).unwrap_err().to_string(),
+            "\"10.0.0.1/24\" has host bits set; did you mean 10.0.0.0/24?"
+        );
+        assert!(matches!(Cidr::new(addr, 33), Err(CidrError::BadPrefix { .. })));
+        assert_eq!(Cidr::new(addr, 32).unwrap(), Cidr::host(addr));
+    }
+
+    #[test]
+    fn counts_and_cuts_at_both_ends_of_the_address_space() {
+        // text, size, mask, blocks, the last block
+        let cases = [
+            ("0.0.0.0/0", 1 << 32, 24, 1 << 24, Some("255.255.255.0/24")),
+            ("0.0.0.0/0", 1 << 32, 0, 1, Some("0.0.0.0/0")),
+            ("255.255.255.255/32", 1, 32, 1, Some("255.255.255.255/32")),
+            ("255.255.255.254/31", 2, 32, 2, Some("255.255.255.255/32")),
+            ("10.0.0.0/8", 1 << 24, 7, 0, None),
+            ("10.0.0.0/8", 1 << 24, 33, 0, None),
+            ("10.0.0.0/8", 1 << 24, 255, 0, None),
+            ("::/0", u128::MAX, 0, 1, Some("::/0")),
+            ("::/0", u128::MAX, 127, 1 << 127, Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127")),
+            ("::/0", u128::MAX, 128, u128::MAX, Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/128")),
+            ("fd00::/48", 1 << 80, 64, 1 << 16, Some("fd00:0:0:ffff::/64")),
+            ("fd00::/48", 1 << 80, 129, 0, None),
+        ];
+        for (text, size, mask, blocks, last) in cases {
+            let cidr = cidr(text);
+            assert_eq!(cidr.to_string(), text);
+            assert_eq!(cidr.size(), size, "{text}");
+            assert_eq!(cidr.blocks(mask), blocks, "{text} by /{mask}");
+            let found = blocks.checked_sub(1).and_then(|last| cidr.nth_block(mask, last));
+            assert_eq!(found.map(|block| block.to_string()).as_deref(), last, "{text} by /{mask}");
+            assert!(blocks == u128::MAX || cidr.nth_block(mask, blocks).is_none(), "{text} by /{mask}");
+        }
+        let all = cidr("::/0");
+        assert_eq!(all.nth(u128::MAX), Some(IpAddr::from([0xff; 16])));
+        assert_eq!((all.first(), all.last()), (0, u128::MAX));
+        assert_eq!(cidr("255.255.255.255/32").nth(1), None);
+    }
+
+    #[test]
+    fn is_ordered_by_family_address_and_length() {
+        let sorted = ["9.0.0.0/8", "10.0.0.0/8", "10.0.0.0/24", "10.0.1.0/24", "::/0", "::/1", "8000::/1"].map(cidr);
+        assert!(sorted.is_sorted());
+        assert_eq!(format!("[{:>12}]", sorted[1]), "[  10.0.0.0/8]");
+    }
+
+    /// CIDRs that are often near each other, so that some of them overlap.
+    fn some_cidr() -> impl Strategy<Value = Cidr> {
+        let family = prop::sample::select(Family::ALL.to_vec());
+        let bits = prop_oneof![0..64_u128, any::<u128>(), (0..64_u128).prop_map(|down| u128::MAX - down)];
+        (family, bits, any::<u8>()).prop_map(|(family, bits, len)| {
+            let addr = addr_from_bits(family, bits & family.max()).unwrap();
+            Cidr::block_of(addr, len % (family.bits() + 1)).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_ipnet(a in some_cidr(), b in some_cidr()) {
+            let (x, y) = (a.as_ipnet(), b.as_ipnet());
+            prop_assert_eq!(a.contains(&b), x.contains(y));
+            prop_assert_eq!(a.overlaps(&b), x.contains(y) || y.contains(x));
+            prop_assert_eq!(a.contains_addr(b.network()), x.contains(&b.network()));
+            prop_assert_eq!(addr_from_bits(a.family(), a.last()), Some(x.broadcast()));
+            prop_assert_eq!(a.network(), x.network());
+            prop_assert_eq!(a.to_string().parse::<Cidr>(), Ok(a));
+            prop_assert_eq!(serde_json::from_str::<Cidr>(&serde_json::to_string(&a).unwrap()).unwrap(), a);
+            prop_assert_eq!(Cidr::new(a.network(), a.prefix_len()), Ok(a));
+        }
+
+        #[test]
+        fn the_blocks_are_its_parts(a in some_cidr(), longer in 0..9_u8) {
+            let mask = (a.prefix_len() + longer).min(a.family().bits());
+            let blocks: Vec<Cidr> = (0..=a.blocks(mask)).map_while(|index| a.nth_block(mask, index)).collect();
+            prop_assert_eq!(blocks.len() as u128, a.blocks(mask));
+            let mut next = Some(a.first());
+            for block in &blocks {
+                prop_assert_eq!(Some(block.first()), next);
+                prop_assert_eq!(block.supernet(a.prefix_len()), Some(a));
+                prop_assert_eq!(Cidr::block_of(block.network(), a.prefix_len()), Ok(a));
+                next = block.last().checked_add(1);
+            }
+            prop_assert_eq!(next, a.last().checked_add(1));
+            prop_assert_eq!(a.supernet(a.prefix_len().saturating_add(1)), None);
+        }
+    }
+}

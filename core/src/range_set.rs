@@ -100,3 +100,74 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u128 = 40;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Insert(u128, u128),
+        Remove(u128, u128),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // The first may be after the last: nothing happens.
+        let (a, b) = (0..SIZE, 0..SIZE);
+        (any::<bool>(), a, b).prop_map(|(insert, a, b)| if insert { Op::Insert(a, b) } else { Op::Remove(a, b) })
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_same_set_as_points(
+            // Points lie at the start or at the very end of `u128`.
+            base in prop_oneof![Just(0), Just(u128::MAX - SIZE + 1)],
+            steps in prop::collection::vec((op(), 0..SIZE, 0..SIZE), 1..40),
+        ) {
+            let (mut model, mut set) = (BTreeSet::new(), RangeSet::new());
+            for (op, first, last) in steps {
+                match op {
+                    Op::Insert(a, b) => {
+                        model.extend(a..=b);
+                        set.insert(base + a, base + b);
+                    }
+                    Op::Remove(a, b) => {
+                        model.retain(|point| !(a..=b).contains(point));
+                        set.remove(base + a, base + b);
+                    }
+                }
+                let points: BTreeSet<u128> = set.iter().flat_map(|(f, l)| f - base..=l - base).collect();
+                prop_assert_eq!(&points, &model);
+                prop_assert_eq!(set.len(), model.len() as u128);
+                prop_assert_eq!(set.is_empty(), model.is_empty());
+                let ranges: Vec<_> = set.iter().collect();
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?} touch", ranges);
+                prop_assert_eq!(set.contains(base + first), model.contains(&first));
+                prop_assert_eq!(set.overlaps(base + first, base + last), (first..=last).any(|p| model.contains(&p)));
+                let touched: Vec<_> = set.overlapping(base + first, base + last).collect();
+                let kept = |&(f, l): &(u128, u128)| first <= last && f <= base + last && l >= base + first;
+                prop_assert_eq!(touched, ranges.into_iter().filter(kept).collect::<Vec<_>>());
+                let gap = (first..SIZE).find(|point| !model.contains(point)).unwrap_or(SIZE);
+                prop_assert_eq!(set.next_gap(base + first), base.checked_add(gap));
+            }
+        }
+    }
+
+    #[test]
+    fn holds_all_there_is() {
+        let mut set = RangeSet::new();
+        set.insert(0, u128::MAX);
+        assert_eq!((set.len(), set.next_gap(0)), (u128::MAX, None));
+        set.remove(7, 7);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [(0, 6), (8, u128::MAX)]);
+        assert_eq!((set.len(), set.next_gap(0)), (u128::MAX, Some(7)));
+        set.insert(7, 7);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [(0, u128::MAX)]);
+    }
+}

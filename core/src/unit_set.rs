@@ -271,3 +271,127 @@ fn between(first: u128, last: u128) -> Option<(u128, u128)> {
     let (from, to) = (first / PAGE + 1, (last / PAGE).checked_sub(1)?);
     (from <= to).then_some((from, to))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::RangeSet;
+
+    /// Points that meet at pages, at pages of pages, and at the end of what an index can be.
+    fn point() -> impl Strategy<Value = u128> {
+        let level = prop::sample::select(vec![0, 6, 12, 24, 36, 120]);
+        let base = (level, 0..6_u128).prop_map(|(bits, times)| times << bits);
+        let base = prop_oneof![4 => base, 1 => Just(u128::MAX - 1)];
+        (base, -70..70_i128).prop_map(|(base, by)| base.saturating_add_signed(by).min(u128::MAX - 1))
+    }
+
+    fn range() -> impl Strategy<Value = (u128, u128)> {
+        (point(), point()).prop_map(|(a, b)| (a.min(b), a.max(b)))
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Insert(u128),
+        Remove(u128),
+        InsertRange((u128, u128)),
+        RemoveRange((u128, u128)),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            point().prop_map(Op::Insert),
+            point().prop_map(Op::Remove),
+            range().prop_map(Op::InsertRange),
+            range().prop_map(Op::RemoveRange),
+        ]
+    }
+
+    /// Does the same to both; returns how many points each says it changed.
+    fn apply(op: &Op, model: &mut RangeSet, set: &mut UnitSet) -> (u128, u128) {
+        let before = model.len();
+        let changed = match *op {
+            Op::Insert(point) => {
+                model.insert(point, point);
+                set.insert(point).into()
+            }
+            Op::Remove(point) => {
+                model.remove(point, point);
+                set.remove(point).into()
+            }
+            Op::InsertRange((first, last)) => {
+                model.insert(first, last);
+                set.insert_range(first, last)
+            }
+            Op::RemoveRange((first, last)) => {
+                model.remove(first, last);
+                set.remove_range(first, last)
+            }
+        };
+        (model.len().abs_diff(before), changed)
+    }
+
+    /// What `pages` and `full` promise of each other.
+    fn check_shape(set: &UnitSet) {
+        for (number, page) in &set.pages {
+            assert!(!page.is_empty(), "page {number} is empty");
+            assert_eq!(page.is_full(), set.is_full(*number), "page {number}");
+            for (index, word) in page.words.iter().enumerate() {
+                assert_eq!((page.some >> index & 1 == 1, page.full >> index & 1 == 1), (*word != 0, *word == u64::MAX));
+            }
+        }
+        set.full.as_deref().into_iter().for_each(check_shape);
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_same_set_as_ranges(steps in prop::collection::vec((op(), point(), range()), 1..30)) {
+            let (mut model, mut set) = (RangeSet::new(), UnitSet::default());
+            for (op, probe, (first, last)) in steps {
+                let (expected, changed) = apply(&op, &mut model, &mut set);
+                prop_assert_eq!(expected, changed, "{:?}", op);
+                check_shape(&set);
+                prop_assert_eq!(set.len(), model.len());
+                prop_assert_eq!(set.contains(probe), model.contains(probe));
+                prop_assert_eq!(set.next_gap(probe), model.next_gap(probe));
+                let next = model.first_overlap(probe, u128::MAX).map(|(first, _)| first.max(probe));
+                prop_assert_eq!(set.next_one(probe), next);
+                let runs: Vec<_> = set.runs(first, last).collect();
+                let cut = model.overlapping(first, last).map(|(f, l)| (f.max(first), l.min(last)));
+                prop_assert_eq!(&runs, &cut.collect::<Vec<_>>());
+                let mut gaps = RangeSet::new();
+                gaps.insert(first, last);
+                for (f, l) in runs {
+                    gaps.remove(f, l);
+                }
+                prop_assert_eq!(set.gaps(first, last).collect::<Vec<_>>(), gaps.iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_can_be_is_a_few_pages() {
+        let mut set = UnitSet::default();
+        assert_eq!(set.insert_range(0, u128::MAX - 1), u128::MAX);
+        assert_eq!((set.next_gap(0), set.next_one(1 << 99)), (Some(u128::MAX), Some(1 << 99)));
+        assert!(set.remove(1 << 100) && !set.remove(1 << 100));
+        assert_eq!((set.len(), set.next_gap(5)), (u128::MAX - 1, Some(1 << 100)));
+        assert!(set.insert(1 << 100));
+        assert_eq!(set.remove_range(0, u128::MAX - 1), u128::MAX);
+        assert_eq!((set.len(), set.next_one(0), set.pages.len()), (0, None, 0));
+    }
+
+    #[test]
+    fn gives_its_pages_back() {
+        let mut set = UnitSet::default();
+        for index in (0..1 << 20).step_by(1 << 10) {
+            set.insert(index);
+        }
+        assert_eq!(set.pages.len(), 256);
+        for index in (0..1 << 20).step_by(1 << 10) {
+            set.remove(index);
+        }
+        assert!(set.pages.is_empty());
+    }
+}
