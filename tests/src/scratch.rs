@@ -1,12 +1,13 @@
 //! A folder for one test. What a killed test left behind is removed by the next one.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::{env, fs, process};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, test_kill_process};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 const PREFIX: &str = "cadastre-test-";
 
@@ -28,10 +29,16 @@ impl Scratch {
         self.0.as_ref().map_or(Path::new(""), TempDir::path)
     }
 
-    /// Writes a file and returns its path.
+    /// Writes a file in one step, so that nobody reads half of it, and returns its path.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path().join(name);
-        fs::write(&path, content).with_context(|| path.display().to_string())?;
+        let written = || {
+            let mut file = NamedTempFile::new_in(self.path())?;
+            file.write_all(content.as_ref())?;
+            file.persist(&path)?;
+            std::io::Result::Ok(())
+        };
+        written().with_context(|| path.display().to_string())?;
         Ok(path)
     }
 
