@@ -1,0 +1,2 @@
+//! The node half: address pools, journal, socket and status.
+fn main() {}

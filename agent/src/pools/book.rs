@@ -1,0 +1,210 @@
+//! Who has what: attachments, the shares their addresses come from, and the assignment behind them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cadastre_core::{Cidr, Family};
+use cadastre_messages::{Attachment, Given, GivenAddress};
+use uuid::Uuid;
+
+use super::share::{Block, Share, Taken};
+use crate::boot_time::BootTime;
+use crate::record::{Assigned, BlockRecord, BlockState, Blocks, Gave, Held, HoldId, Record};
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Ordered by pool, then family.
+    pub shares: Vec<Share>,
+    /// Boxed, so that the table itself stays small when it doubles.
+    pub held: HashMap<Attachment, Box<Hold>>,
+    pub last_id: u64,
+    pub assigned: Option<Assigned>,
+    /// Why nothing is assigned.
+    pub absence: String,
+}
+
+/// What one attachment holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    pub id: HoldId,
+    /// The attachment may have been told by more than one reply, so that a lost one undoes nothing.
+    pub confirmed: bool,
+    pub held: Held,
+}
+
+impl Book {
+    /// The share of a pool in the family of `address`, made if need be.
+    pub fn share_of(&mut self, pool: &str, address: IpAddr) -> &mut Share {
+        let family = Family::of(address);
+        let place = self.shares.binary_search_by(|share| (share.pool.as_str(), share.family).cmp(&(pool, family)));
+        let place = place.unwrap_or_else(|place| {
+            self.shares.insert(place, Share::new(pool, family));
+            place
+        });
+        &mut self.shares[place]
+    }
+
+    /// The shares of a pool that the operator assigns blocks of: the families that an ADD must be given.
+    pub fn assigned_shares(&self, pool: &str) -> impl Iterator<Item = usize> + '_ {
+        let wanted = |(_, share): &(usize, &Share)| share.is_assigned();
+        let pool = pool.to_owned();
+        let of_pool = move |(place, share): (usize, &Share)| (share.pool == pool).then_some(place);
+        self.shares.iter().enumerate().filter(wanted).filter_map(of_pool)
+    }
+
+    /// An address of each of these shares, or of none of them: then says which had none.
+    pub fn take_all(&mut self, places: &[usize], now: BootTime, rest: Duration) -> Result<Vec<Taken>, usize> {
+        let mut all: Vec<Taken> = Vec::with_capacity(places.len());
+        for &place in places {
+            let Some(taken) = self.shares[place].take(now, rest) else {
+                for (taken, &place) in all.iter().zip(places) {
+                    self.shares[place].put_back(taken);
+                }
+                return Err(place);
+            };
+            all.push(taken);
+        }
+        Ok(all)
+    }
+
+    /// The attachment holds nothing any more; what it held rests.
+    pub fn release(&mut self, attachment: &Attachment, now: BootTime) -> Option<Hold> {
+        let hold = self.held.remove(attachment)?;
+        for held in &hold.held.addresses {
+            self.share_of(&held.pool, held.address).release(held, now);
+        }
+        Some(*hold)
+    }
+
+    /// Undoes an allocation that nobody was told of.
+    pub fn forget(&mut self, attachment: &Attachment, taken: &[Taken]) {
+        self.held.remove(attachment);
+        for taken in taken {
+            self.share_of(&taken.held.pool, taken.held.address).put_back(taken);
+        }
+    }
+
+    /// What the interface plugin needs to know of what is held.
+    pub fn given(&self, held: &Held) -> Given {
+        let address = |held: &crate::record::HeldAddress| {
+            let shares = self.shares.iter().filter(|share| share.pool == held.pool);
+            let block = shares.filter_map(|share| share.block_of(held)).next();
+            let prefix = block.map_or(Family::of(held.address).bits(), |block| block.cidr.prefix_len());
+            let gateway = block.and_then(|block| block.router).map(|router| router.to_string());
+            GivenAddress { address: format!("{}/{prefix}", held.address), gateway }
+        };
+        Given { addresses: held.addresses.iter().map(address).collect() }
+    }
+
+    /// Makes `blocks` what the node may allocate from. Returns what cannot be used, and why.
+    pub fn set_blocks(&mut self, blocks: &Blocks) -> Vec<String> {
+        let Blocks { assigned, blocks } = blocks;
+        self.assigned.clone_from(assigned);
+        self.follow_grants(blocks);
+        let mut problems = Vec::new();
+        let blocks: Vec<BlockRecord> =
+            blocks.iter().filter(|block| self.fits(block).map_err(|why| problems.push(why)).is_ok()).cloned().collect();
+        for block in &blocks {
+            self.share_of(&block.pool, block.cidr.network());
+        }
+        let held = &self.held;
+        for share in &mut self.shares {
+            let (pool, family) = (share.pool.clone(), share.family);
+            let wanted: Vec<_> =
+                blocks.iter().filter(|block| block.pool == pool && block.cidr.family() == family).collect();
+            let held = held.values().flat_map(|hold| &hold.held.addresses);
+            let held = held.filter(|held| held.pool == pool && Family::of(held.address) == family);
+            problems.extend(share.set_blocks(&wanted, held));
+        }
+        self.shares.retain(|share| !share.is_empty());
+        problems
+    }
+
+    /// Addresses of one pool must not be given under the name of another while they are held.
+    fn fits(&self, new: &BlockRecord) -> Result<(), String> {
+        let others = self.shares.iter().filter(|share| share.pool != new.pool);
+        let mut blocks = others.flat_map(|share| &share.blocks);
+        match blocks.find(|old| old.used > 0 && old.cidr.overlaps(&new.cidr)) {
+            None => Ok(()),
+            Some(old) => {
+                let Block { cidr, used, .. } = old;
+                Err(format!(
+                    "block {} of pool {} is not used: {cidr} of another pool has {used} addresses in use",
+                    new.cidr, new.pool
+                ))
+            }
+        }
+    }
+
+    /// A block that came back under another grant takes its addresses along.
+    fn follow_grants(&mut self, blocks: &[BlockRecord]) {
+        let mut moved: Vec<(Cidr, Uuid, Uuid)> = Vec::new();
+        for share in &self.shares {
+            for old in &share.blocks {
+                let new = blocks.iter().find(|new| new.pool == share.pool && new.cidr == old.cidr);
+                moved.extend(new.filter(|new| new.grant != old.grant).map(|new| (old.cidr, old.grant, new.grant)));
+            }
+        }
+        if moved.is_empty() {
+            return;
+        }
+        for held in self.held.values_mut().flat_map(|hold| &mut hold.held.addresses) {
+            let follows = |(cidr, old, _): &&(Cidr, Uuid, Uuid)| *old == held.grant && cidr.contains_addr(held.address);
+            if let Some((_, _, new)) = moved.iter().find(follows) {
+                held.grant = *new;
+            }
+        }
+    }
+
+    /// The blocks after the operator said `wanted`: what it promised away stays promised, and what it does not speak of
+    /// stays while something is in it.
+    pub fn merged(&self, wanted: &[BlockRecord]) -> Vec<BlockRecord> {
+        let mut merged = wanted.to_vec();
+        for share in &self.shares {
+            for old in &share.blocks {
+                let new = merged.iter_mut().find(|new| new.pool == share.pool && new.cidr == old.cidr);
+                match new {
+                    Some(new) if old.state == BlockState::Promised && new.grant == old.grant => new.state = old.state,
+                    Some(_) => {}
+                    None => merged.push(BlockRecord { state: BlockState::Gone, ..old.record(&share.pool) }),
+                }
+            }
+        }
+        merged
+    }
+
+    /// Promises and forgets blocks that are empty. Returns whether that changed any.
+    pub fn settle(&mut self) -> bool {
+        let changed = self.shares.iter_mut().fold(false, |changed, share| share.settle() || changed);
+        self.shares.retain(|share| !share.is_empty());
+        changed
+    }
+
+    /// The blocks as they are.
+    pub fn blocks(&self) -> Blocks {
+        let of_share = |share: &Share| share.blocks.iter().map(|block| block.record(&share.pool)).collect::<Vec<_>>();
+        Blocks { assigned: self.assigned.clone(), blocks: self.shares.iter().flat_map(of_share).collect() }
+    }
+
+    /// All of it as records: what a journal that begins with them leads back to.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
+        let gave = self.held.iter().map(|(attachment, hold)| {
+            let Hold { id, confirmed: _, held } = &**hold;
+            Record::Gave(Box::new(Gave { id: *id, attachment: attachment.clone(), held: held.clone() }))
+        });
+        let cooling = self.shares.iter().flat_map(|share| {
+            let record = |cooling: &super::share::Cooling| Record::Cooling {
+                pool: share.pool.clone(),
+                address: cooling.address,
+                since: cooling.since,
+            };
+            share.cooling().map(record)
+        });
+        let cursor = |share: &Share| Some(Record::Cursor { pool: share.pool.clone(), cursor: share.cursor()? });
+        std::iter::once(Record::Blocks(self.blocks()))
+            .chain(gave)
+            .chain(cooling)
+            .chain(self.shares.iter().filter_map(cursor))
+    }
+}

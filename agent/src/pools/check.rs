@@ -1,0 +1,92 @@
+//! What must hold after every step, whatever happened. Tests call it each time; the agent, once, of what it restored.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use cadastre_core::Family;
+
+use super::Pools;
+use super::book::Book;
+use super::share::Share;
+use crate::record::{BlockState, HeldAddress};
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("{address} is held twice")]
+    HeldTwice { address: IpAddr },
+    #[error("{address} is held and cooling, or cooling twice")]
+    HeldAndCooling { address: IpAddr },
+    #[error("{address} is a router's and held or cooling")]
+    RouterHeld { address: IpAddr },
+    #[error("{address} is held in no block of this node")]
+    OutsideBlocks { address: IpAddr },
+    #[error("{attachment} holds two addresses of one family, or none at all")]
+    Families { attachment: String },
+    #[error("{pool} {family}: cooling addresses are not in order")]
+    CoolingOrder { pool: String, family: Family },
+    #[error("{pool} {family}: {counted} addresses are counted, {listed} are listed")]
+    Counts { pool: String, family: Family, counted: u128, listed: u128 },
+}
+
+impl<Phase> Pools<Phase> {
+    /// Compares everything with everything.
+    pub fn check(&self) -> Result<(), Violation> {
+        let mut holders = HashMap::with_capacity(self.book.held.len());
+        for (attachment, hold) in &self.book.held {
+            let families: HashSet<Family> = hold.held.addresses.iter().map(|held| Family::of(held.address)).collect();
+            if families.is_empty() || families.len() != hold.held.addresses.len() {
+                let attachment = format!("{attachment:?}");
+                return Err(Violation::Families { attachment });
+            }
+            for held in &hold.held.addresses {
+                if holders.insert(held.address, held).is_some() {
+                    return Err(Violation::HeldTwice { address: held.address });
+                }
+                self.book.find_block(held).ok_or(Violation::OutsideBlocks { address: held.address })?;
+            }
+        }
+        self.book.shares.iter().try_for_each(|share| share.check(&holders))
+    }
+}
+
+impl Book {
+    fn find_block(&self, held: &HeldAddress) -> Option<()> {
+        self.shares.iter().filter(|share| share.pool == held.pool).find_map(|share| share.block_of(held)).map(drop)
+    }
+}
+
+impl Share {
+    fn check(&self, holders: &HashMap<IpAddr, &HeldAddress>) -> Result<(), Violation> {
+        let cooling: Vec<_> = self.cooling().collect();
+        if !cooling.is_sorted_by_key(|cooling| cooling.since) {
+            return Err(Violation::CoolingOrder { pool: self.pool.clone(), family: self.family });
+        }
+        let mut resting = HashSet::new();
+        for cooling in &cooling {
+            if holders.contains_key(&cooling.address) || !resting.insert(cooling.address) {
+                return Err(Violation::HeldAndCooling { address: cooling.address });
+            }
+        }
+        let busy = |router: &IpAddr| holders.contains_key(router) || resting.contains(router);
+        if let Some(address) = self.routers().find(busy) {
+            return Err(Violation::RouterHeld { address });
+        }
+        let of_share: Vec<&&HeldAddress> = holders.values().filter(|held| self.block_of(held).is_some()).collect();
+        let used: u64 = self.blocks.iter().map(|block| block.used).sum();
+        self.agree(used.into(), of_share.len() as u128)?;
+        let gives = |address: IpAddr| {
+            self.blocks.iter().any(|block| block.state == BlockState::Active && block.cidr.contains_addr(address))
+        };
+        let taken = of_share.iter().filter(|held| gives(held.address)).count()
+            + resting.iter().filter(|address| gives(**address)).count()
+            + self.routers().count();
+        let counts = self.counts();
+        self.agree(counts.capacity - counts.free, taken as u128)
+    }
+
+    fn agree(&self, counted: u128, listed: u128) -> Result<(), Violation> {
+        let (pool, family) = (self.pool.clone(), self.family);
+        if counted == listed { Ok(()) } else { Err(Violation::Counts { pool, family, counted, listed }) }
+    }
+}

@@ -1,0 +1,314 @@
+//! The verbs.
+//!
+//! ```text
+//! ADD ── holds something? ── yes ──▶ the same again
+//!           │ no
+//!           ▼
+//!        an address of each assigned family ──▶ given
+//!           │ none assigned, or the pool can grow     │ nothing can grow
+//!           ▼                                         ▼
+//!        parked ── assignment, release ──▶ again     code 101
+//!           └───── deadline, DEL ──▶ code 11
+//! ```
+
+use std::collections::VecDeque;
+
+use cadastre_api::{DEFAULT_POOL, Mode};
+use cadastre_messages::{Add, Attachment, Check, Failure};
+
+use super::book::Hold;
+use super::input::{Answer, Assignment, Fresh, Holder, Input, Step, Token};
+use super::refusal;
+use super::{Live, Pools};
+use crate::boot_time::BootTime;
+use crate::record::{Gave, Held, HoldId, NetnsRecord, PodName, Record};
+
+/// ADDs that may wait at once. Each holds a connection; with the calls that are served they stay below the 1024 files
+/// that a process may have open by default.
+pub const MAX_PARKED: usize = 640;
+
+/// An ADD that waits.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub token: Token,
+    pub add: Box<Add>,
+    pub seen: bool,
+    pub deadline: BootTime,
+}
+
+/// Why an ADD is not given addresses.
+enum NotGiven {
+    /// Time may mend it.
+    Yet(Failure),
+    Ever(Failure),
+}
+
+impl Pools<Live> {
+    /// Everything that happened, in order.
+    pub fn apply(&mut self, now: BootTime, batch: impl IntoIterator<Item = Input>) -> Step {
+        let mut step = Step::default();
+        for input in batch {
+            self.take_in(now, input, &mut step);
+        }
+        if std::mem::take(&mut self.phase.stirred) {
+            self.serve_parked(now, &mut step);
+            self.settle(&mut step);
+        }
+        self.give_up_parked(now, &mut step);
+        step
+    }
+
+    fn take_in(&mut self, now: BootTime, input: Input, step: &mut Step) {
+        match input {
+            Input::Add { token, add, seen } => {
+                let deadline = now.plus(self.rules.add_wait);
+                self.add(now, Parked { token, add, seen, deadline }, step);
+            }
+            Input::Check { token, check } => step.replies.push((token, self.compare(&check))),
+            Input::Del { token, attachment } => self.del(now, token, &attachment, step),
+            Input::Gc { token, gone } => {
+                for holder in gone {
+                    self.release_holder(now, &holder, step);
+                }
+                step.replies.push((token, Answer::done()));
+            }
+            Input::Status { token } => step.replies.push((token, self.status())),
+            Input::Assigned(assignment) => self.assign(assignment, step),
+            Input::PeerGone(token) => self.phase.parked.retain(|parked| parked.token != token),
+            Input::Undelivered(holder) => {
+                let told = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.confirmed);
+                step.undelivered += u64::from(!told && self.release_holder(now, &holder, step));
+            }
+            Input::Tombstone { attachment, at } => {
+                let hold = self.book.held.get(&attachment).filter(|hold| at >= hold.held.acked.hundredths());
+                let holder = hold.map(|hold| Holder { attachment, id: hold.id });
+                let released = holder.is_some_and(|holder| self.release_holder(now, &holder, step));
+                step.by_tombstone += u64::from(released);
+            }
+            Input::Pass => {
+                for share in &mut self.book.shares {
+                    share.end_cooling(now, self.rules.address_cooling);
+                }
+                self.settle(step);
+            }
+            Input::Reclaim(holder) => step.by_proof += u64::from(self.release_holder(now, &holder, step)),
+        }
+    }
+
+    /// When `apply` has something to do without being told.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootTime> {
+        self.phase.parked.front().map(|parked| parked.deadline)
+    }
+
+    fn add(&mut self, now: BootTime, parked: Parked, step: &mut Step) {
+        match self.try_add(now, &parked, step) {
+            Ok(answer) => step.replies.push((parked.token, answer)),
+            Err(NotGiven::Ever(failure)) => step.replies.push((parked.token, Answer::Failed(failure))),
+            Err(NotGiven::Yet(failure)) if parked.deadline <= now || self.phase.parked.len() >= MAX_PARKED => {
+                step.replies.push((parked.token, Answer::Failed(failure)));
+            }
+            Err(NotGiven::Yet(_)) => self.phase.parked.push_back(parked),
+        }
+    }
+
+    fn try_add(&mut self, now: BootTime, parked: &Parked, step: &mut Step) -> Result<Answer, NotGiven> {
+        let Parked { token: _, add, seen, deadline: _ } = parked;
+        if let Some(answer) = self.again(now, add, *seen, step) {
+            return Ok(answer);
+        }
+        let places: Vec<usize> = self.book.assigned_shares(DEFAULT_POOL).collect();
+        if places.is_empty() {
+            return Err(NotGiven::Yet(refusal::no_assignment(&self.rules.node, &self.book)));
+        }
+        let taken = self.book.take_all(&places, now, self.rules.address_cooling);
+        let taken = taken.map_err(|place| {
+            let failure = refusal::exhausted(&self.rules.node, &self.book.shares[place]);
+            if self.can_grow() { NotGiven::Yet(failure) } else { NotGiven::Ever(failure) }
+        })?;
+        self.book.last_id += 1;
+        let id = HoldId(self.book.last_id);
+        let Add { attachment, netns, pod } = (**add).clone();
+        let addresses = taken.iter().map(|taken| taken.held.clone()).collect();
+        let held =
+            Held { addresses, netns: netns_record(netns, *seen), pod: pod.map(PodName::from), since: now, acked: now };
+        let given = self.book.given(&held);
+        let gave = Gave { id, attachment: attachment.clone(), held: held.clone() };
+        self.book.held.insert(attachment.clone(), Box::new(Hold { id, confirmed: false, held }));
+        step.records.push(Record::Gave(Box::new(gave)));
+        let holder = Holder { attachment, id };
+        step.fresh.push(Fresh { holder: holder.clone(), taken });
+        Ok(Answer::Given { given, holder, new: true })
+    }
+
+    /// The attachment holds addresses already: it is told so again, and a DEL of before does not count any more.
+    fn again(&mut self, now: BootTime, add: &Add, seen: bool, step: &mut Step) -> Option<Answer> {
+        let hold = self.book.held.get_mut(&add.attachment)?;
+        let netns = netns_record(add.netns.clone(), seen);
+        let netns = (netns != hold.held.netns).then_some(netns);
+        hold.confirmed = true;
+        hold.held.acked = now;
+        if let Some(netns) = &netns {
+            hold.held.netns.clone_from(netns);
+        }
+        step.records.push(Record::Acked { id: hold.id, at: now, netns });
+        let holder = Holder { attachment: add.attachment.clone(), id: hold.id };
+        let given = self.book.given(&self.book.held.get(&add.attachment)?.held);
+        Some(Answer::Given { given, holder, new: false })
+    }
+
+    /// Whether the mode answers demand with more addresses.
+    fn can_grow(&self) -> bool {
+        let grows = |mode| matches!(mode, Mode::MultiPool | Mode::Eni | Mode::Azure);
+        self.book.assigned.as_ref().is_none_or(|assigned| grows(assigned.mode))
+    }
+
+    fn del(&mut self, now: BootTime, token: Token, attachment: &Attachment, step: &mut Step) {
+        self.cancel_parked(attachment, step);
+        let hold = self.release(now, attachment, step);
+        let (released, pod) = hold.map_or_else(Default::default, |hold| {
+            (hold.held.addresses.iter().map(|held| held.address).collect(), hold.held.pod)
+        });
+        step.replies.push((token, Answer::Done { released, pod }));
+    }
+
+    fn cancel_parked(&mut self, attachment: &Attachment, step: &mut Step) {
+        for parked in &self.phase.parked {
+            if parked.add.attachment == *attachment {
+                step.replies.push((parked.token, Answer::Failed(refusal::cancelled(attachment))));
+            }
+        }
+        self.phase.parked.retain(|parked| parked.add.attachment != *attachment);
+    }
+
+    fn release(&mut self, now: BootTime, attachment: &Attachment, step: &mut Step) -> Option<Hold> {
+        let hold = self.book.release(attachment, now)?;
+        step.records.push(Record::Released { id: hold.id, at: now });
+        self.phase.stirred = true;
+        Some(hold)
+    }
+
+    /// Releases exactly this allocation, not a later one of the same attachment.
+    fn release_holder(&mut self, now: BootTime, holder: &Holder, step: &mut Step) -> bool {
+        let same = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.id == holder.id);
+        same && self.release(now, &holder.attachment, step).is_some()
+    }
+
+    /// CHECK: what we gave is listed, and what is listed of our blocks is what we gave.
+    fn compare(&self, check: &Check) -> Answer {
+        let Check { attachment, addresses } = check;
+        let Some(hold) = self.book.held.get(attachment) else {
+            return Answer::Failed(refusal::holds_nothing(attachment));
+        };
+        let listed = addresses.iter().filter_map(|address| address.parse().ok()).collect::<Vec<std::net::IpAddr>>();
+        let held = || hold.held.addresses.iter().map(|held| held.address);
+        let missing = held().find(|held| !listed.contains(held));
+        let ours = |address: &&std::net::IpAddr| self.book.shares.iter().any(|share| share.contains(**address));
+        let foreign = listed.iter().filter(ours).find(|address| held().all(|held| held != **address));
+        match (missing, foreign) {
+            (None, None) => Answer::done(),
+            _ => Answer::Failed(refusal::differs(attachment, held(), addresses)),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let mut places = self.book.assigned_shares(DEFAULT_POOL).peekable();
+        if places.peek().is_none() {
+            return Answer::Failed(refusal::unavailable(refusal::no_assignment(&self.rules.node, &self.book)));
+        }
+        let full = places.map(|place| &self.book.shares[place]).find(|share| !share.has_any());
+        match full {
+            Some(share) if !self.can_grow() => {
+                Answer::Failed(refusal::unavailable(refusal::exhausted(&self.rules.node, share)))
+            }
+            _ => Answer::done(),
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment, step: &mut Step) {
+        let Assignment { assigned, absence, blocks } = assignment;
+        self.book.absence = absence;
+        let mut before = self.book.blocks();
+        let mut wanted = crate::record::Blocks { assigned, blocks: self.book.merged(&blocks) };
+        before.blocks.sort_by(order);
+        wanted.blocks.sort_by(order);
+        if before == wanted {
+            return;
+        }
+        step.problems.extend(self.book.set_blocks(&wanted));
+        self.book.settle();
+        step.records.push(Record::Blocks(self.book.blocks()));
+        self.phase.stirred = true;
+    }
+
+    /// Blocks that are wanted back or were forgotten by the operator may be empty now.
+    fn settle(&mut self, step: &mut Step) {
+        if self.book.settle() {
+            step.records.push(Record::Blocks(self.book.blocks()));
+        }
+    }
+
+    fn serve_parked(&mut self, now: BootTime, step: &mut Step) {
+        for parked in std::mem::take(&mut self.phase.parked) {
+            self.add(now, parked, step);
+        }
+    }
+
+    fn give_up_parked(&mut self, now: BootTime, step: &mut Step) {
+        while self.phase.parked.front().is_some_and(|parked| parked.deadline <= now) {
+            let Some(parked) = self.phase.parked.pop_front() else { return };
+            self.add(now, parked, step);
+        }
+    }
+
+    /// The records could not be written: nothing of this step was given, and whoever waits for it is told why. What was
+    /// released stays released. Returns the records that are still to be written, sooner or later.
+    pub fn undo(&mut self, step: &mut Step, why: &Failure) -> Vec<Record> {
+        let fresh: Vec<Fresh> = std::mem::take(&mut step.fresh);
+        for Fresh { holder, taken } in fresh.iter().rev() {
+            if self.book.held.get(&holder.attachment).is_some_and(|hold| hold.id == holder.id) {
+                self.book.forget(&holder.attachment, taken);
+            }
+        }
+        let undone = |id: HoldId| fresh.iter().any(|fresh| fresh.holder.id == id);
+        for (_, answer) in &mut step.replies {
+            if matches!(answer, Answer::Given { holder, .. } if undone(holder.id)) {
+                *answer = Answer::Failed(why.clone());
+            }
+        }
+        let records = std::mem::take(&mut step.records).into_iter();
+        let keep = |record: &Record| match record {
+            Record::Gave(_) => false,
+            Record::Released { id, .. } | Record::Acked { id, .. } => !undone(*id),
+            Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } => true,
+        };
+        records.filter(keep).collect()
+    }
+
+    /// All of it as records, for a journal to begin with.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
+        self.book.snapshot()
+    }
+
+    /// Attachments that hold something.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.book.held.len()
+    }
+}
+
+fn netns_record(netns: cadastre_messages::Netns, seen: bool) -> NetnsRecord {
+    let cadastre_messages::Netns { path, device, inode } = netns;
+    NetnsRecord { path, device, inode, seen }
+}
+
+fn order(one: &crate::record::BlockRecord, other: &crate::record::BlockRecord) -> std::cmp::Ordering {
+    (&one.pool, one.cidr).cmp(&(&other.pool, other.cidr))
+}
+
+/// No ADD waits yet.
+impl Live {
+    pub(super) fn parked(&self) -> &VecDeque<Parked> {
+        &self.parked
+    }
+}

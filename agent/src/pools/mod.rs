@@ -1,0 +1,123 @@
+//! Who holds which address: the agent's decisions, without I/O and without a clock.
+//!
+//! ```text
+//!              Record, Record, …                 now, [Input, …] ──▶ apply ──▶ Step { records, replies }
+//! journal ──▶ Pools<Restoring> ── live() ──▶ Pools<Live>                         │ written?
+//!                                                        undo(step) ◀── no ──────┴── yes ──▶ replies go out
+//! ```
+//! Nothing is told to anybody before its records are written; if they cannot be, `undo` takes back what was given, and
+//! what was released stays released. `share` holds the addresses, `book` who has them, `live` the verbs.
+
+mod book;
+mod check;
+mod input;
+mod live;
+mod refusal;
+mod share;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use cadastre_messages::Attachment;
+
+pub use check::Violation;
+pub use input::{Answer, Assignment, Holder, Input, Step, Token};
+pub use refusal::{broken, not_written};
+pub use share::ShareCounts;
+pub use view::{BlockView, HolderView, ShareView, View};
+
+use crate::boot_time::BootTime;
+use crate::record::{Gave, HoldId, Record};
+use book::{Book, Hold};
+use live::Parked;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub node: String,
+    /// How long a released address rests.
+    pub address_cooling: Duration,
+    /// How long an ADD waits for an assignment.
+    pub add_wait: Duration,
+}
+
+/// The addresses of this node.
+#[derive(Debug)]
+pub struct Pools<Phase> {
+    rules: Rules,
+    book: Book,
+    phase: Phase,
+}
+
+/// What the journal says is being read: nothing may be given yet.
+#[derive(Debug, Default)]
+pub struct Restoring {
+    by_id: HashMap<HoldId, Attachment>,
+}
+
+/// Everything is known: ADDs are served.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// ADDs that wait for an assignment, in the order of their deadlines.
+    parked: VecDeque<Parked>,
+    /// Something came that a parked ADD may have waited for.
+    stirred: bool,
+}
+
+impl Pools<Restoring> {
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, book: Book::default(), phase: Restoring::default() }
+    }
+
+    /// Takes in one record of the journal. What no record explains is caught by the check of `live`.
+    pub fn restore(&mut self, record: Record) {
+        match record {
+            Record::Blocks(blocks) => drop(self.book.set_blocks(&blocks)), // Its problems were told when it was new.
+            Record::Gave(gave) => self.restore_gave(*gave),
+            Record::Acked { id, at, netns } => {
+                if let Some(hold) = self.phase.by_id.get(&id).and_then(|attachment| self.book.held.get_mut(attachment))
+                {
+                    hold.held.acked = at;
+                    hold.held.netns = netns.unwrap_or_else(|| std::mem::take(&mut hold.held.netns));
+                }
+            }
+            Record::Released { id, at } => {
+                if let Some(attachment) = self.phase.by_id.remove(&id) {
+                    self.book.release(&attachment, at);
+                }
+            }
+            Record::Cooling { pool, address, since } => {
+                self.book.share_of(&pool, address).restore_cooling(address, since)
+            }
+            Record::Cursor { pool, cursor } => self.book.share_of(&pool, cursor.network()).set_cursor(cursor),
+        }
+    }
+
+    fn restore_gave(&mut self, gave: Gave) {
+        let Gave { id, attachment, held } = gave;
+        for address in &held.addresses {
+            let share = self.book.share_of(&address.pool, address.address);
+            share.restore(address, held.since, self.rules.address_cooling);
+        }
+        self.book.last_id = self.book.last_id.max(id.0);
+        self.phase.by_id.insert(id, attachment.clone());
+        // Whether the reply arrived is not known any more, so it is never undone.
+        self.book.held.insert(attachment, Box::new(Hold { id, confirmed: true, held }));
+    }
+
+    /// Everything is read. Refused if what was read contradicts itself.
+    pub fn live(mut self, now: BootTime) -> Result<Pools<Live>, Violation> {
+        for share in &mut self.book.shares {
+            share.end_cooling(now, self.rules.address_cooling);
+        }
+        self.book.shares.retain(|share| !share.is_empty());
+        let Self { rules, book, phase: _ } = self;
+        let pools = Pools { rules, book, phase: Live::default() };
+        pools.check()?;
+        Ok(pools)
+    }
+}

@@ -1,0 +1,265 @@
+//! Each verb and each rule once.
+
+use cadastre_messages::Failure;
+
+use super::fixtures::*;
+use crate::pools::{Answer, Holder, Input, Token};
+use crate::record::{BlockState, Record};
+
+#[test]
+fn an_add_gets_an_address_of_each_assigned_family_and_the_same_again() {
+    let mut pools = live(&["10.0.2.0/24", "fd00::/120"]);
+    assert_eq!(ask(&mut pools, at(1), "a", add("a")), "10.0.2.2/24 via 10.0.2.1, fd00::2/120 via fd00::1");
+    assert_eq!(ask(&mut pools, at(1), "b", add("b")), "10.0.2.3/24 via 10.0.2.1, fd00::3/120 via fd00::1");
+    let again = step(&mut pools, at(2), [add("a")]);
+    assert_eq!(told(&again, "a"), "10.0.2.2/24 via 10.0.2.1, fd00::2/120 via fd00::1");
+    assert!(matches!(again.records[..], [Record::Acked { netns: None, .. }]));
+}
+
+#[test]
+fn small_blocks_give_all_of_their_addresses() {
+    for (block, expected) in [
+        ("10.0.2.0/30", vec!["10.0.2.0/30", "10.0.2.1/30", "10.0.2.2/30", "10.0.2.3/30", "101"]),
+        ("10.0.2.4/31", vec!["10.0.2.4/31", "10.0.2.5/31", "101"]),
+        ("10.0.2.9/32", vec!["10.0.2.9/32", "101"]),
+        ("fd00::/127", vec!["fd00::/127", "fd00::1/127", "101"]),
+        (
+            "10.0.2.0/29",
+            vec![
+                "10.0.2.2/29 via 10.0.2.1",
+                "10.0.2.3/29 via 10.0.2.1",
+                "10.0.2.4/29 via 10.0.2.1",
+                "10.0.2.5/29 via 10.0.2.1",
+                "10.0.2.6/29 via 10.0.2.1",
+                "101",
+            ],
+        ),
+    ] {
+        let mut pools = live(&[block]);
+        let given: Vec<String> =
+            (0..expected.len()).map(|n| ask(&mut pools, at(1), &n.to_string(), add(&n.to_string()))).collect();
+        assert_eq!(given, expected, "{block}");
+    }
+}
+
+#[test]
+fn what_was_released_rests_and_yields_only_when_nothing_else_is_free() {
+    let mut pools = live(&["10.0.2.0/30"]);
+    for name in ["a", "b", "c"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    assert_eq!(ask(&mut pools, at(2), "b", del("b")), "ok");
+    assert_eq!(ask(&mut pools, at(3), "a", del("a")), "ok");
+    assert_eq!(ask(&mut pools, at(4), "d", add("d")), "10.0.2.3/30", "the free one");
+    assert_eq!(ask(&mut pools, at(5), "e", add("e")), "10.0.2.1/30", "the one that has rested longest");
+    assert_eq!(pools.view().shares[0].yielded, 1);
+    assert_eq!(ask(&mut pools, at(5), "c", del("c")), "ok");
+    assert_eq!(ask(&mut pools, at(35), "f", add("f")), "10.0.2.2/30", "next behind the cursor, both having rested");
+    assert_eq!(pools.view().shares[0].yielded, 1);
+}
+
+#[test]
+fn exhaustion_names_pool_counts_and_remedy_and_costs_the_other_family_nothing() {
+    let mut pools = live(&["10.0.2.0/24", "fd00::/127"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    ask(&mut pools, at(1), "b", add("b"));
+    let before = pools.view();
+    let refused = step(&mut pools, at(1), [add("c")]);
+    assert_eq!(told(&refused, "c"), "101");
+    assert_eq!(
+        why(&refused, "c"),
+        "pool default is exhausted on node n1: 2 of 2 IPv6 addresses of fd00::/127 are held, 0 cooling"
+    );
+    assert!(refused.records.is_empty());
+    assert_eq!(pools.view(), before);
+    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    ask(&mut pools, at(2), "a", del("a"));
+    assert_eq!(ask(&mut pools, at(2), "s", Input::Status { token: token("s") }), "ok");
+}
+
+#[test]
+fn an_add_waits_for_the_assignment_and_no_longer_than_it_may() {
+    let mut pools = live(&[]);
+    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    for (second, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        assert_eq!(ask(&mut pools, at(second), name, add(name)), "waits");
+    }
+    assert_eq!(pools.next_deadline(), Some(at(11)));
+    let late = step(&mut pools, at(11), []);
+    assert_eq!(told(&late, "a"), "11");
+    assert_eq!(why(&late, "a"), "node n1 has no block assigned: pool default has no free block");
+    let cancelled = step(&mut pools, at(11), [del("b")]);
+    assert!(cancelled.replies.iter().any(|(_, answer)| matches!(answer, Answer::Failed(Failure { code: 11, .. }))));
+    step(&mut pools, at(11), [Input::PeerGone(token("c"))]);
+    let served = step(&mut pools, at(12), [assigned(&["10.0.2.0/29"])]);
+    assert_eq!(told(&served, "d"), "10.0.2.2/29 via 10.0.2.1");
+    assert_eq!(served.replies.len(), 1, "nobody reads the others");
+    assert_eq!(pools.next_deadline(), None);
+}
+
+#[test]
+fn without_an_ipamnode_nothing_is_given_and_everything_stays() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    step(&mut pools, at(2), [gone()]);
+    assert_eq!(ask(&mut pools, at(2), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
+    assert_eq!(ask(&mut pools, at(2), "b", add("b")), "waits");
+    let late = step(&mut pools, at(12), []);
+    assert_eq!(why(&late, "b"), "node n1 has no IPAMNode: it was deleted");
+    assert_eq!(ask(&mut pools, at(13), "a", del("a")), "ok");
+    step(&mut pools, at(43), [Input::Pass]);
+    assert!(pools.view().shares.is_empty(), "nothing is left of the block");
+}
+
+#[test]
+fn check_compares_what_is_held_with_what_is_listed() {
+    let mut pools = live(&["10.0.2.0/29", "fd00::/120"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    ask(&mut pools, at(1), "b", add("b"));
+    for (listed, expected) in [
+        (vec!["10.0.2.2", "fd00::2"], "ok"),
+        (vec!["fd00:0::2", "10.0.2.2", "192.168.9.9"], "ok"),
+        (vec!["10.0.2.2"], "105"),
+        (vec!["10.0.2.2", "fd00::2", "10.0.2.3"], "105"),
+        (vec!["10.0.2.3", "fd00::3"], "105"),
+        (vec![], "105"),
+    ] {
+        assert_eq!(ask(&mut pools, at(1), "a", check("a", &listed)), expected, "{listed:?}");
+    }
+    assert_eq!(ask(&mut pools, at(1), "x", check("x", &["10.0.2.2"])), "105");
+}
+
+#[test]
+fn a_block_that_retires_is_promised_once_it_is_empty_and_never_given_from_again() {
+    let mut pools = live(&["10.0.2.0/30", "10.0.3.0/30"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    step(&mut pools, at(2), [assignment(&["10.0.2.0/30 retiring", "10.0.3.0/30"], 2)]);
+    assert_eq!(ask(&mut pools, at(3), "b", add("b")), "10.0.3.0/30");
+    assert_eq!(ask(&mut pools, at(4), "a", add("a")), "10.0.2.0/30", "what is held stays");
+    ask(&mut pools, at(5), "a", del("a"));
+    assert!(step(&mut pools, at(34), [Input::Pass]).records.is_empty(), "it still rests");
+    let promised = step(&mut pools, at(35), [Input::Pass]);
+    assert!(
+        matches!(&promised.records[..], [Record::Blocks(blocks)] if blocks.blocks[0].state == BlockState::Promised)
+    );
+    step(&mut pools, at(36), [assignment(&["10.0.2.0/30", "10.0.3.0/30"], 3)]);
+    let names = ["c", "d", "e", "f"];
+    let given: Vec<String> = names.map(|name| ask(&mut pools, at(37), name, add(name))).to_vec();
+    assert_eq!(given, ["10.0.3.1/30", "10.0.3.2/30", "10.0.3.3/30", "101"]);
+}
+
+#[test]
+fn a_block_that_comes_back_under_another_grant_brings_its_addresses_along() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    ask(&mut pools, at(1), "b", add("b"));
+    ask(&mut pools, at(2), "b", del("b"));
+    step(&mut pools, at(3), [gone()]);
+    let Input::Assigned(mut again) = assigned(&["10.0.2.0/29"]) else { unreachable!() };
+    again.blocks = vec![block("10.0.2.0/29", 1)];
+    step(&mut pools, at(4), [Input::Assigned(again)]);
+    assert_eq!(ask(&mut pools, at(5), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
+    assert_eq!(ask(&mut pools, at(5), "c", add("c")), "10.0.2.4/29 via 10.0.2.1", "b's still rests");
+}
+
+#[test]
+fn blocks_that_clash_are_named_and_not_used() {
+    let mut pools = live(&["10.0.2.0/24"]);
+    let clash = step(&mut pools, at(1), [assignment(&["10.0.2.0/24", "10.0.2.128/25"], 2)]);
+    assert_eq!(clash.problems.len(), 1);
+    assert!(clash.problems[0].starts_with("block 10.0.2.128/25 of pool default is not used: "), "{:?}", clash.problems);
+    assert_eq!(ask(&mut pools, at(1), "a", add("a")), "10.0.2.2/24 via 10.0.2.1");
+}
+
+#[test]
+fn a_lost_reply_undoes_a_new_allocation_and_never_a_repeated_one() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let holder = |step: &crate::pools::Step| match &step.replies[0].1 {
+        Answer::Given { holder, .. } => holder.clone(),
+        other => unreachable!("{other:?}"),
+    };
+    let a = holder(&step(&mut pools, at(1), [add("a")]));
+    assert_eq!(step(&mut pools, at(1), [Input::Undelivered(a.clone())]).undelivered, 1);
+    assert_eq!(pools.held(), 0);
+    let a = holder(&step(&mut pools, at(1), [add("a")]));
+    step(&mut pools, at(1), [add("a")]);
+    assert_eq!(step(&mut pools, at(1), [Input::Undelivered(a.clone())]).undelivered, 0);
+    let stale = Holder { id: crate::record::HoldId(a.id.0 - 1), ..a };
+    assert_eq!(step(&mut pools, at(1), [Input::Reclaim(stale)]).by_proof, 0);
+    assert_eq!(pools.held(), 1);
+}
+
+#[test]
+fn a_tombstone_releases_only_what_was_acknowledged_before_it() {
+    // Acknowledged at 100.019 s, which the plugin's clock shows as 100.01.
+    let now = crate::boot_time::BootTime::from_millis(100_019);
+    for (tombstone, held) in [(10_000, 1), (10_001, 0), (10_002, 0)] {
+        let mut pools = live(&["10.0.2.0/29"]);
+        step(&mut pools, at(50), [add("a")]);
+        step(&mut pools, now, [add("a")]);
+        let replayed = step(&mut pools, at(200), [Input::Tombstone { attachment: attachment("a"), at: tombstone }]);
+        assert_eq!(pools.held(), held, "{tombstone}");
+        assert_eq!(replayed.by_tombstone, 1 - held as u64);
+    }
+}
+
+#[test]
+fn gc_releases_the_listed_holders_only() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    for name in ["a", "b"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    let gone =
+        pools.holders(Some("net")).map(|view| view.holder).filter(|holder| holder.attachment.container_id == "b");
+    let gone: Vec<Holder> = gone.collect();
+    assert_eq!(ask(&mut pools, at(2), "g", Input::Gc { token: token("g"), gone }), "ok");
+    assert_eq!(pools.holders(None).map(|view| view.holder.attachment.container_id).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(pools.holders(Some("other")).count(), 0);
+}
+
+#[test]
+fn a_step_that_could_not_be_written_gives_nothing_and_releases_all_the_same() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    ask(&mut pools, at(1), "a", add("a"));
+    let before = pools.addresses();
+    let mut failed = step(&mut pools, at(2), [add("b"), del("a"), add("c"), del("c"), add("b")]);
+    let why = Failure { code: 11, msg: "disk full".into(), details: String::new() };
+    let later = pools.undo(&mut failed, &why);
+    pools.check().unwrap();
+    assert_eq!(told(&failed, "b"), "11");
+    let of_b = failed.replies.iter().filter(|(to, _)| *to == token("b"));
+    assert!(of_b.clone().count() == 2 && of_b.clone().all(|(_, answer)| matches!(answer, Answer::Failed(_))));
+    assert_eq!(told(&failed, "a"), "ok");
+    assert!(matches!(later[..], [Record::Released { id, .. }] if id.0 == 1), "{later:?}");
+    assert_eq!(pools.held(), 0);
+    assert_eq!(before.iter().filter(|row| row.state == "held").count(), 2, "router and a");
+}
+
+#[test]
+fn addresses_are_listed_by_number_with_their_owners() {
+    let mut pools = live(&["10.0.2.0/28", "fd00::/120"]);
+    for n in 0..10 {
+        ask(&mut pools, at(1), &format!("p{n}"), add(&format!("p{n}")));
+    }
+    ask(&mut pools, at(2), "p7", del("p7"));
+    let rows = pools.addresses();
+    let v4: Vec<_> =
+        rows.iter().filter(|row| row.family == "IPv4").map(|row| (row.address.as_str(), row.owner.as_str())).collect();
+    assert_eq!(v4[0], ("10.0.2.1", "router"));
+    assert_eq!(v4[1], ("10.0.2.2", "default/p0"));
+    assert_eq!(v4[8], ("10.0.2.9", ""));
+    assert_eq!(rows.iter().find(|row| row.address == "10.0.2.9").unwrap().state, "cooling");
+    assert_eq!(v4[10], ("10.0.2.11", "default/p9"));
+    let counts = pools.view().shares[0].counts;
+    assert_eq!((counts.allocated, counts.capacity, counts.cooling), (10, 14, 1));
+}
+
+#[test]
+fn too_many_waiters_are_told_at_once() {
+    let mut pools = live(&[]);
+    let batch = (0..700).map(|n| add(&n.to_string()));
+    let step = step(&mut pools, at(1), batch);
+    assert_eq!(step.replies.len(), 60);
+    assert_eq!(pools.view().waiting, 640);
+    let _ = Token(0);
+}

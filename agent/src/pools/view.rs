@@ -1,0 +1,115 @@
+//! What others may see of the pools: counts for demand and metrics, addresses for people, holders for reconciliation.
+
+use std::net::IpAddr;
+
+use cadastre_core::{Cidr, Family, addr_to_bits};
+use cadastre_messages::report;
+use uuid::Uuid;
+
+use super::input::Holder;
+use super::share::ShareCounts;
+use super::{Live, Pools};
+use crate::record::{Assigned, BlockState, NetnsRecord, PodName};
+
+/// The pools at one moment, without the addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    pub assigned: Option<Assigned>,
+    pub absence: String,
+    /// Ordered by pool, then family.
+    pub shares: Vec<ShareView>,
+    pub waiting: usize,
+}
+
+/// One share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareView {
+    pub pool: String,
+    pub family: Family,
+    pub counts: ShareCounts,
+    pub blocks: Vec<BlockView>,
+    /// Whether an ADD would find an address.
+    pub has_any: bool,
+    /// How often a cooling address was given early.
+    pub yielded: u64,
+}
+
+/// One block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockView {
+    pub cidr: Cidr,
+    pub grant: Uuid,
+    pub state: BlockState,
+}
+
+/// One attachment, as reconciliation sees it.
+#[derive(Clone, Debug)]
+pub struct HolderView {
+    pub holder: Holder,
+    pub netns: NetnsRecord,
+    pub pod: Option<PodName>,
+}
+
+impl Pools<Live> {
+    #[must_use]
+    pub fn view(&self) -> View {
+        let share = |share: &super::share::Share| ShareView {
+            pool: share.pool.clone(),
+            family: share.family,
+            counts: share.counts(),
+            blocks: share
+                .blocks
+                .iter()
+                .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state })
+                .collect(),
+            has_any: share.has_any(),
+            yielded: share.yielded,
+        };
+        View {
+            assigned: self.book.assigned.clone(),
+            absence: self.book.absence.clone(),
+            shares: self.book.shares.iter().map(share).collect(),
+            waiting: self.phase.parked().len(),
+        }
+    }
+
+    /// Every attachment of the network, or of all networks.
+    pub fn holders<'a>(&'a self, network: Option<&'a str>) -> impl Iterator<Item = HolderView> + 'a {
+        let of_network = move |attachment: &cadastre_messages::Attachment| {
+            network.is_none_or(|network| attachment.network == network)
+        };
+        self.book.held.iter().filter(move |(attachment, _)| of_network(attachment)).map(|(attachment, hold)| {
+            HolderView {
+                holder: Holder { attachment: attachment.clone(), id: hold.id },
+                netns: hold.held.netns.clone(),
+                pod: hold.held.pod.clone(),
+            }
+        })
+    }
+
+    /// Every address that is not free, by family, then by number.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<report::Address> {
+        let mut rows: Vec<(IpAddr, report::Address)> = Vec::new();
+        let mut push = |address: IpAddr, pool: &str, owner: String, state: &str, attachment| {
+            let family = Family::of(address).to_string();
+            let (pool, state) = (pool.to_owned(), state.to_owned());
+            rows.push((
+                address,
+                report::Address { address: address.to_string(), family, pool, owner, state, attachment },
+            ));
+        };
+        for (attachment, hold) in &self.book.held {
+            let owner = hold.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string);
+            for held in &hold.held.addresses {
+                push(held.address, &held.pool, owner.clone(), "held", Some(attachment.clone()));
+            }
+        }
+        for share in &self.book.shares {
+            share.routers().for_each(|router| push(router, &share.pool, "router".to_owned(), "held", None));
+            share.cooling().for_each(|rest| push(rest.address, &share.pool, String::new(), "cooling", None));
+        }
+        rows.sort_unstable_by_key(|(address, _)| (Family::of(*address), addr_to_bits(*address)));
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+}
