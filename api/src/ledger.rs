@@ -30,7 +30,12 @@ pub const PAGE_BLOCKS: u32 = 256;
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Range", type_ = "string", json_path = ".spec.range"),
     printcolumn(name = "Mask", type_ = "integer", json_path = ".spec.maskSize"),
-    printcolumn(name = "Entries", type_ = "integer", json_path = ".spec.taken", description = "blocks that are not free"),
+    printcolumn(
+        name = "Entries",
+        type_ = "integer",
+        json_path = ".spec.taken",
+        description = "blocks that are not free"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

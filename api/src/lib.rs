@@ -27,7 +27,7 @@ pub use config::{AdmittedCidr, CONFIG_NAME, IPAMConfig, IPAMConfigSpec, IPAMConf
 pub use ledger::{BlockEntry, BlockState, IPAMLedger, IPAMLedgerSpec, PAGE_BLOCKS};
 pub use mode::Mode;
 pub use node::{
-    AllocatedBlock, FamilyHealth, HeldBlock, Health, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeIpam, NodeIpamStatus,
+    AllocatedBlock, FamilyHealth, Health, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeIpam, NodeIpamStatus,
     PoolDemand,
 };
 pub use pool::{BlockCounts, IPPool, IPPoolSpec, IPPoolStatus, PoolCidrs, count};

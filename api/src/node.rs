@@ -24,10 +24,31 @@ use crate::schema::{CidrSchema, FamilySchema};
     doc = "The blocks a node may allocate from (spec, the operator's word) and what its agent does with them (status).",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Pod CIDRs", type_ = "string", json_path = ".spec.ipam.podCIDRs"),
-    printcolumn(name = "Used", type_ = "string", json_path = ".status.ipam.usage", description = "addresses held of those that can be"),
-    printcolumn(name = "Serving", type_ = "string", json_path = ".status.conditions[?(@.type=='Serving')].status", description = "whether the agent can serve pods"),
-    printcolumn(name = "Assigned", type_ = "string", json_path = ".status.conditions[?(@.type=='Assigned')].reason", priority = "1", description = "why the node has no block, if it was ever short of one"),
-    printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='Serving')].message", priority = "1"),
+    printcolumn(
+        name = "Used",
+        type_ = "string",
+        json_path = ".status.ipam.usage",
+        description = "addresses held of those that can be"
+    ),
+    printcolumn(
+        name = "Serving",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Serving')].status",
+        description = "whether the agent can serve pods"
+    ),
+    printcolumn(
+        name = "Assigned",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Assigned')].reason",
+        priority = "1",
+        description = "why the node has no block, if it was ever short of one"
+    ),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Serving')].message",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -22,15 +22,35 @@ use crate::schema::CidrSchema;
     derive = "PartialEq",
     doc = "CIDRs that blocks are cut from, with a block size for each family.",
     printcolumn(name = "IPv4 CIDRs", type_ = "string", json_path = ".spec.ipv4.cidrs"),
-    printcolumn(name = "IPv4 held", type_ = "integer", json_path = ".status.ipv4.held", description = "blocks that nodes hold"),
+    printcolumn(
+        name = "IPv4 held",
+        type_ = "integer",
+        json_path = ".status.ipv4.held",
+        description = "blocks that nodes hold"
+    ),
     printcolumn(name = "IPv4 free", type_ = "integer", json_path = ".status.ipv4.free", description = "blocks left"),
     printcolumn(name = "IPv6 CIDRs", type_ = "string", json_path = ".spec.ipv6.cidrs"),
-    printcolumn(name = "IPv6 held", type_ = "integer", json_path = ".status.ipv6.held", description = "blocks that nodes hold"),
+    printcolumn(
+        name = "IPv6 held",
+        type_ = "integer",
+        json_path = ".status.ipv6.held",
+        description = "blocks that nodes hold"
+    ),
     printcolumn(name = "IPv6 free", type_ = "integer", json_path = ".status.ipv6.free", description = "blocks left"),
-    printcolumn(name = "Waiting", type_ = "integer", json_path = ".status.waitingNodes", description = "nodes without a block"),
+    printcolumn(
+        name = "Waiting",
+        type_ = "integer",
+        json_path = ".status.waitingNodes",
+        description = "nodes without a block"
+    ),
     printcolumn(name = "IPv4 mask", type_ = "integer", json_path = ".spec.ipv4.maskSize", priority = "1"),
     printcolumn(name = "IPv6 mask", type_ = "integer", json_path = ".spec.ipv6.maskSize", priority = "1"),
-    printcolumn(name = "Exhausted", type_ = "string", json_path = ".status.conditions[?(@.type=='Exhausted')].message", priority = "1"),
+    printcolumn(
+        name = "Exhausted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Exhausted')].message",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

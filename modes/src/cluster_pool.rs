@@ -20,7 +20,11 @@ impl ClusterPool {
     pub fn plan(&self, nodes: &[NodeView], occupancy: &mut Occupancy<Sealed>) -> Plan {
         let decisions = nodes
             .iter()
-            .map(|node| Decision { node: node.name.clone(), uid: node.uid.clone(), verdict: self.verdict(node, occupancy) })
+            .map(|node| Decision {
+                node: node.name.clone(),
+                uid: node.uid.clone(),
+                verdict: self.verdict(node, occupancy),
+            })
             .collect();
         Plan { decisions }
     }
@@ -100,7 +104,8 @@ mod tests {
         let mut occupancy = sealed(&[("10.0.0.0/22", 24), ("fd00::/104", 120)]);
         assert!(occupancy.claim("default", &"10.0.0.0/24".parse().unwrap()));
         assert!(occupancy.claim("default", &"fd00::/120".parse().unwrap()));
-        let holder = NodeView { holds: vec![block("10.0.0.0/24")], own_cooling: vec![block("fd00::/120")], ..node("a") };
+        let holder =
+            NodeView { holds: vec![block("10.0.0.0/24")], own_cooling: vec![block("fd00::/120")], ..node("a") };
         let plan = mode(&Family::ALL).plan(&[holder], &mut occupancy);
         assert_eq!(verdicts(plan), [Verdict::Assign { blocks: vec![], again: vec![block("fd00::/120")] }]);
     }

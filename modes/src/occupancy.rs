@@ -98,6 +98,14 @@ impl<Phase> Occupancy<Phase> {
         self.spaces.keys()
     }
 
+    /// Every pool's CIDRs.
+    #[must_use]
+    pub fn cidrs(&self) -> Vec<(String, Cidr)> {
+        let of =
+            |((pool, _), space): (&PoolKey, &Space)| space.cidrs().map(|cidr| (pool.clone(), cidr)).collect::<Vec<_>>();
+        self.spaces.iter().flat_map(of).collect()
+    }
+
     /// The CIDR of a pool that a block was cut from, with the block size.
     #[must_use]
     pub fn cidr_of(&self, pool: &str, block: &Cidr) -> Option<(Cidr, u8)> {

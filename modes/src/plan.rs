@@ -91,7 +91,9 @@ pub enum Shortage {
     #[error("Node.spec.podCIDRs is empty: start kube-controller-manager with --allocate-node-cidrs")]
     NoPodCidrs,
     /// Kubernetes mode: another Node's podCIDR overlaps.
-    #[error("podCIDR {cidr} overlaps {other_cidr} of node {other}: delete one of the two Nodes and let it register again")]
+    #[error(
+        "podCIDR {cidr} overlaps {other_cidr} of node {other}: delete one of the two Nodes and let it register again"
+    )]
     Overlaps {
         /// This node's.
         cidr: Cidr,

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn replies_carry_their_kind() {
-        let line = serde_json::to_string(&Reply::Error(Failure { code: 11, msg: "m".into(), details: String::new() })).unwrap();
+        let line = serde_json::to_string(&Reply::Error(Failure { code: 11, msg: "m".into(), details: String::new() }))
+            .unwrap();
         assert_eq!(line, r#"{"reply":"error","code":11,"msg":"m"}"#);
         assert_eq!(serde_json::from_str::<Reply>(r#"{"reply":"ok"}"#).unwrap(), Reply::Ok);
     }

@@ -1,0 +1,159 @@
+//! Step 6: one write makes a node's `IPAMNode` say what the ledger says. Created by POST, changed by patches that test
+//! what they were planned from; never an upsert.
+
+use std::collections::BTreeMap;
+
+use cadastre_api::{
+    AllocatedBlock, BlockEntry, BlockState, IPAMNode, IPAMNodeSpec, NodeIpam, condition, condition_type, reason,
+    set_condition,
+};
+use cadastre_core::{Cidr, Family};
+use cadastre_modes::Planner;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
+
+use crate::assign::shortage_reason;
+use crate::effect::Action;
+use crate::engine::{Engine, Flight};
+use crate::ledger::Place;
+use crate::nodes::Published;
+use crate::page::Change;
+
+impl Engine {
+    pub(crate) fn apply(&mut self, name: &str) {
+        let (Some(rec), false) = (self.nodes.get(name), self.applying.contains(name)) else { return };
+        let Some(spec) = self.desired(name) else { return };
+        let Some(published) = self.published.get(name) else {
+            if !spec.ipam.allocated.is_empty() || rec.shortage.is_some() || !self.is_live() {
+                let node = owned(name, &rec.seen.uid, spec);
+                self.start_apply(name, Action::CreateIpamNode(Box::new(node)));
+            }
+            return;
+        };
+        let (uid, generation) = (published.uid.clone(), published.generation);
+        if published.spec.node_uid != rec.seen.uid {
+            self.delete_ipam_node(name, uid);
+        } else if published.spec != spec {
+            let spec = Box::new(spec);
+            self.start_apply(name, Action::PatchIpamNode { name: name.to_owned(), uid, generation, spec });
+        } else if let Some(conditions) = self.desired_conditions(name, published) {
+            self.start_apply(name, Action::SetIpamNodeConditions { name: name.to_owned(), conditions });
+        } else {
+            self.shed(name);
+        }
+    }
+
+    fn start_apply(&mut self, name: &str, action: Action) {
+        self.applying.insert(name.to_owned());
+        self.emit(Flight::Apply(name.to_owned()), action);
+    }
+
+    /// What the `IPAMNode` is to say; `None` while that is not known yet.
+    fn desired(&self, name: &str) -> Option<IPAMNodeSpec> {
+        let rec = self.nodes.get(name)?;
+        let mode = self.mode()?;
+        let mut allocated = match (self.is_live(), self.planner.as_ref()?) {
+            // Until everything was read, what is published stays as it is.
+            (false, _) => {
+                let of_this_node = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
+                of_this_node.map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default()
+            }
+            (true, Planner::Kubernetes(_)) => {
+                if !rec.mirrored.is_empty() && !self.config.as_ref()?.status.as_ref()?.in_use {
+                    return None;
+                }
+                rec.mirrored.clone()
+            }
+            (true, Planner::ClusterPool(_)) => self.chosen(name).into_values().collect(),
+        };
+        if self.is_live() {
+            allocated.extend(self.disputed_of(name));
+            allocated.extend(rec.foreign.iter().cloned());
+        }
+        let pod_cidrs = allocated.iter().map(|block| block.cidr).collect();
+        Some(IPAMNodeSpec { mode, node_uid: rec.seen.uid.clone(), ipam: NodeIpam { allocated, pod_cidrs } })
+    }
+
+    /// One held block of each family: the published one, else the one held longest.
+    fn chosen(&self, name: &str) -> BTreeMap<Family, AllocatedBlock> {
+        let published = |block: &Cidr| {
+            self.published
+                .get(name)
+                .is_some_and(|node| node.spec.ipam.allocated.iter().any(|known| known.cidr == *block))
+        };
+        let mut held: Vec<_> = self.holds(name).filter(|(_, entry)| entry.state == BlockState::Held).collect();
+        held.sort_by_key(|(place, entry)| (!published(&place.block), entry.since.0, place.block));
+        let mut chosen = BTreeMap::new();
+        for (place, entry) in held {
+            chosen.entry(place.block.family()).or_insert_with(|| self.allocated(&place, entry));
+        }
+        chosen
+    }
+
+    fn allocated(&self, place: &Place, entry: &BlockEntry) -> AllocatedBlock {
+        let (pool, family) = (self.ledger.pool_of(place).to_owned(), place.block.family());
+        AllocatedBlock { pool, family, cidr: place.block, grant: entry.grant, retiring: false }
+    }
+
+    fn disputed_of(&self, name: &str) -> Vec<AllocatedBlock> {
+        let Some(rec) = self.nodes.get(name).filter(|rec| rec.disputed.is_some()) else { return Vec::new() };
+        let own = self.ledger.of(name, &rec.seen.uid).filter(|(place, _)| self.disputes.contains(&place.block));
+        own.map(|(place, entry)| AllocatedBlock { retiring: true, ..self.allocated(&place, entry) }).collect()
+    }
+
+    /// The operator's conditions, if they are to change. There are none on a node that never lacked anything.
+    fn desired_conditions(&self, name: &str, published: &Published) -> Option<Vec<Condition>> {
+        let rec = self.nodes.get(name)?;
+        let mut conditions = published.conditions.clone();
+        let mut say = |kind: &str, wrong: Option<(&str, String)>, wrong_status: bool, right: (&str, &str)| {
+            let new = match wrong {
+                Some((reason, message)) => {
+                    condition(kind, wrong_status, reason, &message, published.generation, self.now)
+                }
+                None if conditions.iter().any(|old| old.type_ == kind) => {
+                    condition(kind, !wrong_status, right.0, right.1, published.generation, self.now)
+                }
+                None => return false,
+            };
+            set_condition(&mut conditions, new)
+        };
+        let short = rec.shortage.as_ref().map(|shortage| (shortage_reason(shortage), shortage.to_string()));
+        let assigned = say(condition_type::ASSIGNED, short, false, (reason::ASSIGNED, "the node has its blocks"));
+        let dispute = rec.disputed.clone().map(|message| (reason::BLOCK_DISPUTED, message));
+        let disputed =
+            say(condition_type::DISPUTED, dispute, true, (reason::ASSIGNED, "nobody else claims its blocks"));
+        (assigned || disputed).then_some(conditions)
+    }
+
+    /// Blocks beyond one of each family, left by operators that raced: never published, so they cool and are free.
+    fn shed(&mut self, name: &str) {
+        if !self.has_ledger() || !self.is_live() {
+            return;
+        }
+        let (chosen, at) = (self.chosen(name), self.now);
+        let kept = |block: &Cidr| chosen.values().any(|kept| kept.cidr == *block);
+        let surplus: Vec<_> = self
+            .holds(name)
+            .filter(|(place, _)| !kept(&place.block))
+            .map(|(place, entry)| (place, entry.grant))
+            .collect();
+        if chosen.is_empty() {
+            return;
+        }
+        for (place, grant) in surplus {
+            self.ledger.queue(place.page, Change::Cool { block: place.block, grant, at });
+        }
+    }
+}
+
+/// An `IPAMNode` that goes with its Node.
+fn owned(name: &str, uid: &str, spec: IPAMNodeSpec) -> IPAMNode {
+    let mut node = IPAMNode::new(name, spec);
+    node.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    }]);
+    node
+}

@@ -1,0 +1,177 @@
+//! Step 5: choices go into the ledger by compare-and-swap, a page at a time, and count once they are there.
+
+use std::collections::BTreeSet;
+
+use cadastre_api::BlockState;
+
+use crate::config::is_marked;
+use crate::effect::Action;
+use crate::engine::{Engine, Flight, Later};
+use crate::event::NodeSeen;
+use crate::ledger::{PageId, Place};
+use crate::nodes::after;
+use crate::page::Change;
+
+impl Engine {
+    pub(crate) fn commit(&mut self) {
+        for id in std::mem::take(&mut self.ledger.dirty) {
+            self.write_page(id);
+        }
+    }
+
+    fn write_page(&mut self, id: PageId) {
+        let page = self.ledger.page(id);
+        if page.flight.is_some() || page.reading || page.queue.is_empty() {
+            return;
+        }
+        if let Some(at) = page.not_before.filter(|at| *at > self.now) {
+            self.timers.insert((at, Later::Page(id)));
+            return;
+        }
+        if !self.may_commit(id) {
+            self.gated.insert(id);
+            self.config_due = true;
+            return;
+        }
+        let (settled, object) = self.ledger.page_mut(id).next_write();
+        if let Some(object) = object.map(Box::new) {
+            let exists = object.metadata.resource_version.is_some();
+            self.emit(Flight::Page(id), if exists { Action::ReplacePage(object) } else { Action::CreatePage(object) });
+            self.counters.commits += 1;
+        }
+        self.settle(id, settled);
+    }
+
+    /// A block is committed only in a CIDR that the config says is in use. What only gives back needs no leave.
+    fn may_commit(&mut self, id: PageId) -> bool {
+        let page = self.ledger.page(id);
+        let gives = page.queue.iter().all(|change| matches!(change, Change::Cool { .. } | Change::Free { .. }));
+        let Some(status) = self.config.as_ref().map(|config| config.status.clone().unwrap_or_default()) else {
+            return false;
+        };
+        let Some(admitted) = status.cidrs.iter().find(|admitted| admitted.cidr.contains(&page.key.range)) else {
+            self.void_takes(id);
+            return true;
+        };
+        gives || is_marked(&status, &admitted.cidr)
+    }
+
+    /// The page's CIDR is no longer admitted: nothing new is taken in it.
+    fn void_takes(&mut self, id: PageId) {
+        let page = self.ledger.page_mut(id);
+        let void =
+            page.queue.extract_if(.., |change| matches!(change, Change::Take(_) | Change::Regrant { .. })).collect();
+        self.settle(id, crate::page::Settled { void, ..Default::default() });
+    }
+
+    /// A change is in the ledger, or never will be.
+    pub(crate) fn change_ended(&mut self, change: &Change, done: bool) {
+        let (name, grant) = match change {
+            Change::Take(entry) | Change::Regrant { entry, .. } => {
+                self.counters.assignments += u64::from(done);
+                (Some(entry.node.clone()), entry.grant)
+            }
+            Change::Promote { block, grant, .. } => (self.node_of(*block, *grant), *grant),
+            Change::Cool { .. } | Change::Free { .. } | Change::Revive { .. } => return,
+        };
+        let names = name.map_or_else(|| self.committing(grant), |name| vec![name]);
+        for name in names {
+            let Some(rec) = self.nodes.get_mut(&name) else {
+                // Its Node went while this was on its way.
+                self.doubts.insert(name);
+                continue;
+            };
+            rec.committing.remove(&grant);
+            rec.verified = false;
+            self.dirty.insert(name);
+        }
+    }
+
+    fn node_of(&mut self, block: cadastre_core::Cidr, grant: uuid::Uuid) -> Option<String> {
+        let id = self.ledger.ids().find(|id| self.ledger.page(*id).key.range.contains(&block))?;
+        let entry = self.ledger.entry(&Place { page: id, block })?;
+        (entry.grant == grant).then(|| entry.node.clone())
+    }
+
+    /// Nodes that wait for a change under this grant: needed only when the entry is gone.
+    fn committing(&self, grant: uuid::Uuid) -> Vec<String> {
+        self.nodes.iter().filter(|(_, rec)| rec.committing.contains(&grant)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Reads the config after the commits it is to vouch for: one read for all that wait.
+    pub(crate) fn verify(&mut self) {
+        if self.to_verify.is_empty() || self.config_busy || self.config_due {
+            return;
+        }
+        let names = std::mem::take(&mut self.to_verify);
+        self.emit(Flight::Verify(names), Action::GetConfig);
+    }
+
+    /// The config was read after these nodes' commits.
+    pub(crate) fn verified(&mut self, names: BTreeSet<String>) {
+        let Some(status) = self.config.as_ref().and_then(|config| config.status.clone()) else {
+            self.to_verify.extend(names);
+            return;
+        };
+        for name in names {
+            let marked = |block: &cadastre_core::Cidr| {
+                let admitted = status.cidrs.iter().find(|admitted| admitted.cidr.contains(block));
+                admitted.is_none_or(|admitted| is_marked(&status, &admitted.cidr))
+            };
+            let sound = self.holds(&name).all(|(place, _)| marked(&place.block));
+            let Some(rec) = self.nodes.get_mut(&name) else { continue };
+            if sound {
+                rec.verified = true;
+                self.dirty.insert(name);
+            } else {
+                self.to_verify.insert(name);
+                self.config_due = true;
+            }
+        }
+    }
+
+    /// Asks for the live word on Nodes that the watch or the ledger doubts.
+    pub(crate) fn doubt(&mut self) {
+        if self.config.is_none() {
+            return;
+        }
+        for name in std::mem::take(&mut self.doubts) {
+            if self.checking.insert(name.clone()) {
+                self.emit(Flight::Doubt(name.clone()), Action::GetNode { name });
+            }
+        }
+    }
+
+    /// The live word on a Node's name: what its ledger entries and its `IPAMNode` come to.
+    pub(crate) fn settle_name(&mut self, name: &str, live: Option<NodeSeen>) {
+        let uid = live.as_ref().map(|node| node.uid.clone());
+        match live {
+            Some(seen) => self.see_node(seen),
+            None => self.forget(name),
+        }
+        let at = self.now;
+        let entries: Vec<_> = self.ledger.of_name(name).map(|(place, entry)| (place, entry.clone())).collect();
+        for (place, entry) in entries {
+            let (block, grant, here) = (entry.block, entry.grant, uid.as_ref() == Some(&entry.uid));
+            let cooled = after(entry.since.0, self.settings.block_cooling) <= at || self.early.remove(&place);
+            let change = match (here, entry.state) {
+                (true, BlockState::Cooling) => Change::Revive { block, grant, at },
+                (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },
+                (false, BlockState::Cooling) if cooled => Change::Free { block, grant },
+                _ => continue,
+            };
+            self.ledger.queue(place.page, change);
+        }
+        let Some(published) = self.published.get(name) else { return };
+        if uid.as_ref() != Some(&published.spec.node_uid) {
+            self.delete_ipam_node(name, published.uid.clone());
+        }
+        self.dirty.insert(name.to_owned());
+    }
+
+    pub(crate) fn delete_ipam_node(&mut self, name: &str, uid: String) {
+        if self.applying.insert(name.to_owned()) {
+            self.emit(Flight::Apply(name.to_owned()), Action::DeleteIpamNode { name: name.to_owned(), uid });
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The engine's state, and the order of its steps.
+//!
+//! `handle` folds one event into what is known (observe.rs, outcome.rs), then lets each step look at what became due:
+//! each works on its own set of dirty things, so an event costs what it changes and not what there is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use cadastre_api::{DEFAULT_POOL, IPAMConfig, IPPoolStatus, Mode};
+use cadastre_core::{AddrRange, Cidr, Family};
+use cadastre_modes::{ClusterPool, Kubernetes, Loading, Occupancy, Planner, PodCidrIndex, Sealed};
+use k8s_openapi::jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use crate::config::Refusal;
+use crate::effect::{Action, Effect, EffectId, Note};
+use crate::event::Event;
+use crate::ledger::{Ledger, PageId, Place};
+use crate::nodes::{NodeRec, Published};
+use crate::page::Settled;
+use crate::settings::EngineSettings;
+
+/// How far the engine is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Nothing was read yet.
+    Starting,
+    /// Agents are to say what they hold before anything is assigned.
+    Recovering { occupancy: Occupancy<Loading>, until: Timestamp },
+    /// Assigning.
+    Live { occupancy: Occupancy<Sealed> },
+}
+
+/// What an effect under way is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Flight {
+    Page(PageId),
+    ReadPage(PageId),
+    Config,
+    ReadConfig,
+    Verify(BTreeSet<String>),
+    Drain,
+    Apply(String),
+    ReadIpamNode(String),
+    Doubt(String),
+    Pool(String),
+    PoolStatus,
+    Unanswered,
+}
+
+/// Where the clearing of in-use flags is (config.rs): announced, the ledger read again, then cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Drain {
+    #[default]
+    Idle,
+    Announcing,
+    Listing,
+    Clearing,
+}
+
+/// One `IPPool` as seen, and what was last written of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolRec {
+    pub object: Option<cadastre_api::IPPool>,
+    pub status: Option<IPPoolStatus>,
+    pub busy: bool,
+}
+
+/// Numbers for metrics, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub assignments: u64,
+    pub conflicts: u64,
+    pub commits: u64,
+}
+
+/// The operator's decisions.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) settings: EngineSettings,
+    pub(crate) now: Timestamp,
+    pub(crate) stage: Stage,
+    pub(crate) planner: Option<Planner>,
+
+    pub(crate) config: Option<IPAMConfig>,
+    pub(crate) evidence: Option<Mode>,
+    pub(crate) config_due: bool,
+    pub(crate) config_busy: bool,
+    pub(crate) announced: bool,
+    pub(crate) drain: Drain,
+
+    pub(crate) ledger: Ledger,
+    pub(crate) gated: BTreeSet<PageId>,
+    pub(crate) nodes: BTreeMap<String, NodeRec>,
+    pub(crate) published: BTreeMap<String, Published>,
+    pub(crate) index: PodCidrIndex,
+    pub(crate) fences: BTreeSet<Cidr>,
+    pub(crate) disputes: BTreeSet<Cidr>,
+    pub(crate) pools: BTreeMap<String, PoolRec>,
+
+    /// Nodes to look at.
+    pub(crate) dirty: BTreeSet<String>,
+    /// Nodes to plan for, the oldest first.
+    pub(crate) to_plan: BTreeSet<(i64, String)>,
+    /// Nodes that a plan left without.
+    pub(crate) stuck: BTreeSet<(i64, String)>,
+    pub(crate) space_grew: bool,
+    pub(crate) to_verify: BTreeSet<String>,
+    pub(crate) applying: BTreeSet<String>,
+    /// Names that the watch and the ledger disagree on, to be read live.
+    pub(crate) doubts: BTreeSet<String>,
+    pub(crate) checking: BTreeSet<String>,
+    /// Cooling blocks to be given early, since nothing else is free.
+    pub(crate) early: BTreeSet<Place>,
+    /// Things to look at again later.
+    pub(crate) timers: BTreeSet<(Timestamp, Later)>,
+    pub(crate) failures: HashMap<String, u32>,
+
+    pub(crate) flights: HashMap<EffectId, Flight>,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) counters: Counters,
+    next_id: u64,
+    rng: StdRng,
+}
+
+/// What a timer is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Later {
+    Node(String),
+    Doubt(String),
+    Page(PageId),
+    Config,
+    Verify(String),
+}
+
+impl Engine {
+    /// An engine that knows nothing yet. `seed` feeds the random IDs of grants: 256 bits of the system's randomness in
+    /// production, chosen in a simulation.
+    #[must_use]
+    pub fn new(settings: EngineSettings, seed: [u8; 32]) -> Self {
+        Self {
+            settings,
+            now: Timestamp::UNIX_EPOCH,
+            stage: Stage::Starting,
+            planner: None,
+            config: None,
+            evidence: None,
+            config_due: true,
+            config_busy: false,
+            announced: false,
+            drain: Drain::Idle,
+            ledger: Ledger::default(),
+            gated: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            published: BTreeMap::new(),
+            index: PodCidrIndex::default(),
+            fences: BTreeSet::new(),
+            disputes: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            to_plan: BTreeSet::new(),
+            stuck: BTreeSet::new(),
+            space_grew: false,
+            to_verify: BTreeSet::new(),
+            applying: BTreeSet::new(),
+            doubts: BTreeSet::new(),
+            checking: BTreeSet::new(),
+            early: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            failures: HashMap::new(),
+            flights: HashMap::new(),
+            effects: Vec::new(),
+            counters: Counters::default(),
+            next_id: 0,
+            rng: StdRng::from_seed(seed),
+        }
+    }
+
+    /// Folds `event` in and says what to do now. `now` is the wall clock.
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Effect> {
+        self.now = now;
+        self.observe(event);
+        if !matches!(self.stage, Stage::Starting) {
+            self.wake();
+            self.recover();
+            self.record();
+            self.doubt();
+            while !(self.dirty.is_empty() && self.ledger.dirty.is_empty()) || self.space_grew {
+                self.evaluate_dirty();
+                self.plan();
+                self.commit();
+            }
+            self.record();
+            self.doubt();
+            self.verify();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    pub(crate) fn emit(&mut self, flight: Flight, action: Action) {
+        self.next_id += 1;
+        let id = EffectId(self.next_id);
+        self.effects.push(Effect { id, action });
+        self.flights.insert(id, flight);
+    }
+
+    pub(crate) fn publish(&mut self, note: Note) {
+        self.emit(Flight::Unanswered, Action::Publish(note));
+    }
+
+    pub(crate) fn grant(&mut self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.rng.random()).into_uuid()
+    }
+
+    /// The mode in force: the recorded one.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        self.config.as_ref().map(|config| config.spec.mode)
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.stage, Stage::Live { .. })
+    }
+
+    /// Whether the mode in force keeps a ledger.
+    pub(crate) fn has_ledger(&self) -> bool {
+        self.mode().is_some_and(|mode| mode != Mode::Kubernetes)
+    }
+
+    /// Takes note of blocks whose entry changed: index, occupancy, and the nodes that they concern.
+    pub(crate) fn sync(&mut self, page: PageId, blocks: &[Cidr]) {
+        let names = match &mut self.stage {
+            Stage::Starting => return,
+            Stage::Recovering { occupancy, .. } => self.ledger.sync(page, blocks, occupancy),
+            Stage::Live { occupancy } => self.ledger.sync(page, blocks, occupancy),
+        };
+        self.dirty.extend(names);
+    }
+
+    /// What a page's changes came to.
+    pub(crate) fn settle(&mut self, page: PageId, settled: Settled) {
+        self.sync(page, &settled.touched);
+        let blocks: Vec<_> = settled.void.iter().map(crate::page::Change::block).collect();
+        self.sync(page, &blocks);
+        self.space_grew |= !settled.touched.is_empty() || !blocks.is_empty();
+        for change in settled.void {
+            self.change_ended(&change, false);
+        }
+        for change in settled.done {
+            self.change_ended(&change, true);
+        }
+    }
+
+    /// Rebuilds the planner and the occupancy from what the config records.
+    pub(crate) fn adopt_config(&mut self, config: IPAMConfig) {
+        let in_use = |config: &IPAMConfig| config.status.as_ref().is_some_and(|status| status.in_use);
+        let same = |known: &IPAMConfig| known.spec.mode == config.spec.mode && in_use(known) == in_use(&config);
+        if !self.config.as_ref().is_some_and(same) {
+            self.dirty.extend(self.nodes.keys().cloned());
+        }
+        let admitted = config.status.as_ref().map(|status| status.cidrs.clone()).unwrap_or_default();
+        let families = Family::ALL.into_iter().filter(|family| {
+            if config.spec.mode == self.settings.mode {
+                self.settings.families.contains(family)
+            } else {
+                admitted.iter().any(|cidr| cidr.cidr.family() == *family)
+            }
+        });
+        let pool = DEFAULT_POOL.to_owned();
+        let required = if config.spec.mode == self.settings.mode { self.settings.required.clone() } else { Vec::new() };
+        self.planner = Some(match config.spec.mode {
+            Mode::Kubernetes => Planner::Kubernetes(Kubernetes { pool, required }),
+            _ => Planner::ClusterPool(ClusterPool { pool, families: families.collect() }),
+        });
+        self.config = Some(config);
+        self.admit_cidrs(&admitted);
+        self.dirty_gated();
+    }
+
+    fn admit_cidrs(&mut self, admitted: &[cadastre_api::AdmittedCidr]) {
+        let (ledger, fences) = (&self.ledger, &self.fences);
+        self.space_grew |= match &mut self.stage {
+            Stage::Starting => false,
+            Stage::Recovering { occupancy, .. } => admit_into(occupancy, ledger, fences, admitted),
+            Stage::Live { occupancy } => admit_into(occupancy, ledger, fences, admitted),
+        };
+    }
+
+    /// Pages that waited for the config can be looked at again.
+    fn dirty_gated(&mut self) {
+        self.ledger.dirty.extend(std::mem::take(&mut self.gated));
+    }
+
+    /// Fences ranges: never assigned from now on.
+    pub(crate) fn fence(&mut self, ranges: impl IntoIterator<Item = Cidr>) {
+        for cidr in ranges {
+            if !self.fences.insert(cidr) {
+                continue;
+            }
+            let range = AddrRange::from(cidr);
+            match &mut self.stage {
+                Stage::Starting => {}
+                Stage::Recovering { occupancy, .. } => occupancy.reserve(range),
+                Stage::Live { occupancy } => occupancy.reserve(range),
+            }
+        }
+    }
+
+    /// What the cluster refuses of the settings.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        crate::config::refusals(&self.settings, self.config.as_ref())
+    }
+}
+
+/// Makes the pools have exactly the admitted CIDRs. Returns whether one was added.
+fn admit_into<P>(
+    occupancy: &mut Occupancy<P>,
+    ledger: &Ledger,
+    fences: &BTreeSet<Cidr>,
+    admitted: &[cadastre_api::AdmittedCidr],
+) -> bool {
+    for (pool, cidr) in occupancy.cidrs() {
+        if !admitted.iter().any(|new| new.pool == pool && new.cidr == cidr) {
+            occupancy.expel(&pool, &cidr);
+        }
+    }
+    let present = occupancy.cidrs();
+    let mut grew = false;
+    for new in admitted.iter().filter(|new| !present.iter().any(|(pool, cidr)| *pool == new.pool && *cidr == new.cidr))
+    {
+        grew |= occupancy.admit(&new.pool, new.cidr, new.mask_size);
+    }
+    if grew {
+        ledger.claim_all(occupancy);
+        fences.iter().for_each(|fence| occupancy.reserve(AddrRange::from(*fence)));
+    }
+    grew
+}

@@ -1,0 +1,86 @@
+//! What is known of each node: the Node as seen, the `IPAMNode` as published, and where it stands between the two.
+
+use std::collections::BTreeSet;
+
+use cadastre_api::{AllocatedBlock, HeldBlock, IPAMNode, IPAMNodeSpec, condition_type};
+use cadastre_modes::Shortage;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::event::NodeSeen;
+
+/// One Node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeRec {
+    pub seen: NodeSeen,
+    /// Grants whose changes are on their way into the ledger.
+    pub committing: BTreeSet<Uuid>,
+    /// The config was read after its last commit and says that its blocks are marked as in use.
+    pub verified: bool,
+    /// Why it waits.
+    pub shortage: Option<Shortage>,
+    /// What kubernetes mode mirrors, with grants.
+    pub mirrored: Vec<AllocatedBlock>,
+    /// Blocks that the `IPAMNode` has and no pool does: they stay, since the agent may be using them.
+    pub foreign: Vec<AllocatedBlock>,
+    /// Which other node claims one of its blocks.
+    pub disputed: Option<String>,
+}
+
+impl NodeRec {
+    pub fn new(seen: NodeSeen) -> Self {
+        Self {
+            seen,
+            committing: BTreeSet::new(),
+            verified: false,
+            shortage: None,
+            mirrored: Vec::new(),
+            foreign: Vec::new(),
+            disputed: None,
+        }
+    }
+}
+
+/// One `IPAMNode`, trimmed.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub uid: String,
+    pub generation: i64,
+    pub version: u64,
+    pub spec: IPAMNodeSpec,
+    /// The operator's conditions.
+    pub conditions: Vec<Condition>,
+    /// What the agent says it holds; `None` until it reports.
+    pub held: Option<Vec<HeldBlock>>,
+}
+
+impl From<IPAMNode> for Published {
+    fn from(node: IPAMNode) -> Self {
+        let status = node.status.unwrap_or_default();
+        let ours = [condition_type::ASSIGNED, condition_type::DISPUTED];
+        Self {
+            uid: node.metadata.uid.unwrap_or_default(),
+            generation: node.metadata.generation.unwrap_or_default(),
+            version: version(node.metadata.resource_version.as_deref()),
+            spec: node.spec,
+            conditions: status.conditions.into_iter().filter(|c| ours.contains(&c.type_.as_str())).collect(),
+            held: status.ipam.map(|ipam| ipam.held),
+        }
+    }
+}
+
+/// A resourceVersion as the number it is (KEP-5504), so that a watch that lags cannot undo a newer answer.
+pub(crate) fn version(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// How long to wait after `failures` in a row: 0.2 s, doubled each time, 30 s at most.
+pub(crate) fn backoff(now: Timestamp, failures: u32) -> Timestamp {
+    let delay = std::time::Duration::from_millis(200).saturating_mul(1 << failures.min(8));
+    after(now, delay.min(std::time::Duration::from_secs(30)))
+}
+
+pub(crate) fn after(now: Timestamp, delay: std::time::Duration) -> Timestamp {
+    now.checked_add(delay).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,164 @@
+//! Step 1: fold what was seen into what is known. Nothing is decided here.
+
+use std::collections::BTreeMap;
+
+use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode};
+use cadastre_modes::Occupancy;
+
+use crate::engine::{Engine, PoolRec, Stage};
+use crate::event::{Event, NodeSeen, World};
+use crate::nodes::{NodeRec, Published, after, version};
+use crate::settings::RECOVERY;
+
+impl Engine {
+    pub(crate) fn observe(&mut self, event: Event) {
+        match event {
+            Event::Started(world) => self.start(*world),
+            Event::Node(seen) => self.see_node(seen),
+            Event::NodeGone { name } => drop(self.doubts.insert(name)),
+            Event::IpamNode(node) => self.see_ipam_node(*node),
+            Event::IpamNodeGone { name, uid } => self.lose_ipam_node(&name, &uid),
+            Event::Config(config) => self.see_config(config.map(|config| *config)),
+            Event::Pool(pool) => self.see_pool(*pool),
+            Event::PoolGone { name } => self.pools.entry(name).or_default().object = None,
+            Event::ServiceCidrs(cidrs) => self.fence(cidrs),
+            Event::Outcome { id, outcome } => self.conclude(id, outcome),
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// Everything is read before anything is taken: the ledger, then what `IPAMNode`s say that the ledger does not.
+    fn start(&mut self, world: World) {
+        let mut occupancy = Occupancy::default();
+        for page in world.pages {
+            self.ledger.load(page, &mut occupancy);
+        }
+        self.published = world
+            .ipam_nodes
+            .into_iter()
+            .map(|node| (name_of(&node), Published::from(node)))
+            .collect::<BTreeMap<_, _>>();
+        self.evidence = self.recorded_by_objects();
+        let ready_without_config = world.config.is_none() && world.nodes.iter().any(|node| node.ready);
+        self.stage = Stage::Recovering { occupancy, until: self.now };
+        self.fence(world.service_cidrs);
+        for pool in world.pools {
+            self.see_pool(pool);
+        }
+        for node in world.nodes {
+            self.see_node(node);
+        }
+        if let Some(config) = world.config {
+            self.adopt_config(config);
+        }
+        self.doubt_leftovers();
+        if self.settings.recover || ready_without_config || self.has_unknown_grants() {
+            let until = after(self.now, RECOVERY);
+            if let Stage::Recovering { until: end, .. } = &mut self.stage {
+                *end = until;
+            }
+        }
+        self.dirty.extend(self.nodes.keys().cloned());
+    }
+
+    /// With the config lost, the mode is read from what was written under it.
+    fn recorded_by_objects(&self) -> Option<Mode> {
+        let by_nodes =
+            self.published.values().find(|node| !node.spec.ipam.allocated.is_empty()).map(|node| node.spec.mode);
+        by_nodes.or_else(|| self.ledger.node_names().next().map(|_| Mode::ClusterPool))
+    }
+
+    /// Ledger entries and `IPAMNode`s of Nodes that are not there.
+    fn doubt_leftovers(&mut self) {
+        let missing = |name: &String, uid: &str| self.nodes.get(name).is_none_or(|node| node.seen.uid != uid);
+        let of_ledger = self.ledger.node_names().filter(|name| {
+            self.ledger.of_name(name).any(|(_, entry)| entry.state != BlockState::Cooling && missing(name, &entry.uid))
+        });
+        let of_nodes =
+            self.published.iter().filter(|(name, node)| missing(name, &node.spec.node_uid)).map(|(name, _)| name);
+        let doubtful: Vec<_> = of_ledger.chain(of_nodes).cloned().collect();
+        self.doubts.extend(doubtful);
+    }
+
+    pub(crate) fn see_node(&mut self, seen: NodeSeen) {
+        let name = seen.name.clone();
+        if self.nodes.get(&name).is_some_and(|known| known.seen == seen) {
+            return;
+        }
+        self.fence(seen.addresses.iter().copied());
+        let another = self.nodes.get(&name).is_some_and(|known| known.seen.uid != seen.uid);
+        let stranger = |entry: &BlockEntry| entry.uid != seen.uid && entry.state != BlockState::Cooling;
+        let strangers = self.ledger.of_name(&name).any(|(_, entry)| stranger(entry));
+        let foreign_object = self.published.get(&name).is_some_and(|node| node.spec.node_uid != seen.uid);
+        if another || ((strangers || foreign_object) && !self.checking.contains(&name)) {
+            self.doubts.insert(name.clone());
+        }
+        if another {
+            self.forget(&name);
+        }
+        match self.nodes.get_mut(&name) {
+            Some(known) => known.seen = seen,
+            None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen))),
+        }
+        self.dirty.insert(name);
+    }
+
+    /// Drops what was decided for a Node of this name.
+    pub(crate) fn forget(&mut self, name: &str) {
+        if let Some(rec) = self.nodes.remove(name) {
+            self.to_plan.remove(&(rec.seen.created, name.to_owned()));
+            self.stuck.remove(&(rec.seen.created, name.to_owned()));
+        }
+        self.to_verify.remove(name);
+        let concerned = self.index.remove(name);
+        self.dirty.extend(concerned);
+    }
+
+    pub(crate) fn see_ipam_node(&mut self, node: IPAMNode) {
+        let name = name_of(&node);
+        let seen = Published::from(node);
+        if self.published.get(&name).is_some_and(|known| known.version > seen.version && seen.version != u64::MAX) {
+            return;
+        }
+        if !self.nodes.contains_key(&name) {
+            self.doubts.insert(name.clone());
+        }
+        self.published.insert(name.clone(), seen);
+        self.dirty.insert(name);
+    }
+
+    pub(crate) fn lose_ipam_node(&mut self, name: &str, uid: &str) {
+        if self.published.get(name).is_some_and(|known| known.uid == uid) {
+            self.published.remove(name);
+            self.dirty.insert(name.to_owned());
+        }
+    }
+
+    pub(crate) fn see_config(&mut self, config: Option<IPAMConfig>) {
+        let Some(config) = config else {
+            self.config_due = true;
+            self.evidence = self.mode().or(self.evidence);
+            self.config = None;
+            return;
+        };
+        let of = |config: &IPAMConfig| version(config.metadata.resource_version.as_deref());
+        let same_object = |known: &&IPAMConfig| known.metadata.uid == config.metadata.uid;
+        if self.config.as_ref().filter(same_object).is_none_or(|known| of(known) < of(&config)) {
+            self.config_due = true;
+            self.adopt_config(config);
+        }
+    }
+
+    fn see_pool(&mut self, pool: cadastre_api::IPPool) {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        let rec = self.pools.entry(name).or_insert_with(PoolRec::default);
+        if rec.status.is_none() {
+            rec.status.clone_from(&pool.status);
+        }
+        rec.object = Some(pool);
+    }
+}
+
+pub(crate) fn name_of(node: &IPAMNode) -> String {
+    node.metadata.name.clone().unwrap_or_default()
+}

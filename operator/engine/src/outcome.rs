@@ -1,0 +1,236 @@
+//! What came of each effect. A lost reply is never taken for a failure: what was to be written is read first.
+
+use cadastre_api::{IPAMLedger, Mode};
+
+use crate::effect::EffectId;
+use crate::engine::{Drain, Engine, Flight, Later};
+use crate::event::{Answer, Outcome};
+use crate::ledger::PageId;
+use crate::nodes::backoff;
+
+impl Engine {
+    pub(crate) fn conclude(&mut self, id: EffectId, outcome: Outcome) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        match flight {
+            Flight::Page(page) => self.page_written(page, outcome),
+            Flight::ReadPage(page) => self.page_read(page, outcome),
+            Flight::Config => self.config_written(outcome),
+            Flight::ReadConfig => self.config_read(outcome),
+            Flight::Verify(names) => match outcome {
+                Outcome::Done(Answer::Config(config)) => {
+                    self.see_config(Some(*config));
+                    self.verified(names);
+                }
+                Outcome::NotFound => {
+                    self.see_config(None);
+                    self.to_verify.extend(names);
+                }
+                _ => self.later_all(names, Later::Verify),
+            },
+            Flight::Drain => self.drain_listed(outcome),
+            Flight::Apply(name) => self.applied(name, outcome),
+            Flight::ReadIpamNode(name) => self.ipam_node_read(name, outcome),
+            Flight::Doubt(name) => self.node_read(name, outcome),
+            Flight::Pool(name) => self.pool_written(&name, &outcome),
+            Flight::PoolStatus | Flight::Unanswered => {}
+        }
+    }
+
+    fn later_all(&mut self, names: std::collections::BTreeSet<String>, timer: impl Fn(String) -> Later) {
+        let at = backoff(self.now, 2);
+        self.timers.extend(names.into_iter().map(|name| (at, timer(name))));
+    }
+
+    fn fail(&mut self, key: &str, later: Later) {
+        let failures = self.failures.entry(key.to_owned()).or_default();
+        *failures += 1;
+        self.timers.insert((backoff(self.now, *failures), later));
+    }
+
+    fn page_written(&mut self, id: PageId, outcome: Outcome) {
+        match outcome {
+            Outcome::Done(Answer::Page(page)) => {
+                let settled = self.ledger.page_mut(id).written(*page);
+                self.settle(id, settled);
+                self.ledger.dirty.insert(id);
+                return;
+            }
+            Outcome::Conflict => self.counters.conflicts += 1,
+            _ => self.hold_page(id),
+        }
+        self.ledger.page_mut(id).lost();
+        self.read_page(id);
+    }
+
+    fn hold_page(&mut self, id: PageId) {
+        let now = self.now;
+        let page = self.ledger.page_mut(id);
+        page.failures += 1;
+        page.not_before = Some(backoff(now, page.failures));
+    }
+
+    fn read_page(&mut self, id: PageId) {
+        let name = self.ledger.page(id).key.name();
+        self.emit(Flight::ReadPage(id), crate::Action::GetPage { name });
+    }
+
+    fn page_read(&mut self, id: PageId, outcome: Outcome) {
+        let found: Option<IPAMLedger> = match outcome {
+            Outcome::Done(Answer::Page(page)) => Some(*page),
+            Outcome::NotFound => None,
+            _ => {
+                self.hold_page(id);
+                let at = self.ledger.page(id).not_before.unwrap_or(self.now);
+                self.timers.insert((at, Later::Page(id)));
+                return;
+            }
+        };
+        let settled = self.ledger.page_mut(id).read(found);
+        self.settle(id, settled);
+        self.ledger.dirty.insert(id);
+    }
+
+    fn config_written(&mut self, outcome: Outcome) {
+        self.config_busy = false;
+        match outcome {
+            Outcome::Done(Answer::Config(config)) => {
+                self.failures.remove("config");
+                self.see_config(Some(*config));
+                self.drained();
+            }
+            Outcome::Conflict | Outcome::NotFound | Outcome::Uncertain(_) => self.read_config(),
+            _ => self.fail("config", Later::Config),
+        }
+    }
+
+    fn config_read(&mut self, outcome: Outcome) {
+        self.config_busy = false;
+        match outcome {
+            Outcome::Done(Answer::Config(config)) => {
+                self.failures.remove("config");
+                self.see_config(Some(*config));
+            }
+            Outcome::NotFound => self.see_config(None),
+            _ => self.fail("config", Later::Config),
+        }
+    }
+
+    /// The ledger was read while the config said `draining`: what is unused now can be cleared.
+    fn drain_listed(&mut self, outcome: Outcome) {
+        if self.drain != Drain::Listing {
+            return;
+        }
+        let Outcome::Done(Answer::Pages(pages)) = outcome else {
+            self.drain = Drain::Idle;
+            return;
+        };
+        for page in pages {
+            let (settled, id) = match &mut self.stage {
+                crate::engine::Stage::Live { occupancy } => self.ledger.load(page, occupancy),
+                _ => return,
+            };
+            self.settle(id, settled);
+        }
+        self.drain = Drain::Clearing;
+        self.config_due = true;
+    }
+
+    fn applied(&mut self, name: String, outcome: Outcome) {
+        self.applying.remove(&name);
+        match outcome {
+            Outcome::Done(Answer::IpamNode(node)) => {
+                self.failures.remove(&name);
+                self.see_ipam_node(*node);
+            }
+            Outcome::Done(_) | Outcome::NotFound => {
+                self.published.remove(&name);
+                self.dirty.insert(name);
+            }
+            Outcome::Conflict => {
+                self.counters.conflicts += 1;
+                self.read_ipam_node(name);
+            }
+            Outcome::Uncertain(_) => self.read_ipam_node(name),
+            Outcome::Refused(_) => self.fail(&name.clone(), Later::Node(name)),
+        }
+    }
+
+    fn read_ipam_node(&mut self, name: String) {
+        self.applying.insert(name.clone());
+        self.emit(Flight::ReadIpamNode(name.clone()), crate::Action::GetIpamNode { name });
+    }
+
+    fn ipam_node_read(&mut self, name: String, outcome: Outcome) {
+        match outcome {
+            Outcome::Uncertain(_) | Outcome::Refused(_) | Outcome::Conflict => {
+                self.applying.remove(&name);
+                self.published.remove(&name);
+                self.fail(&name.clone(), Later::Node(name));
+            }
+            outcome => {
+                self.published.remove(&name);
+                self.applied(name, outcome);
+            }
+        }
+    }
+
+    fn node_read(&mut self, name: String, outcome: Outcome) {
+        self.checking.remove(&name);
+        match outcome {
+            Outcome::Done(Answer::Node(node)) => self.settle_name(&name, Some(node)),
+            Outcome::NotFound => self.settle_name(&name, None),
+            _ => {
+                self.fail(&format!("node {name}"), Later::Doubt(name));
+                return;
+            }
+        }
+        self.failures.remove(&format!("node {name}"));
+    }
+
+    fn pool_written(&mut self, name: &str, outcome: &Outcome) {
+        if let Some(rec) = self.pools.get_mut(name) {
+            rec.busy = false;
+            // Anything but success is looked at again with the next tick, by what the watch then says.
+            if let Outcome::NotFound = outcome {
+                rec.object = None;
+            }
+        }
+    }
+
+    /// What was put off and is due.
+    pub(crate) fn wake(&mut self) {
+        while let Some((at, _)) = self.timers.first() {
+            if *at > self.now {
+                return;
+            }
+            let Some((_, later)) = self.timers.pop_first() else { return };
+            match later {
+                Later::Node(name) => drop(self.dirty.insert(name)),
+                Later::Doubt(name) => drop(self.doubts.insert(name)),
+                Later::Verify(name) => drop(self.to_verify.insert(name)),
+                Later::Config => self.read_config(),
+                Later::Page(id) if self.ledger.page(id).reading => self.read_page(id),
+                Later::Page(id) => drop(self.ledger.dirty.insert(id)),
+            }
+        }
+    }
+
+    /// Time went by: cooled blocks are free, unused flags are cleared, pools are reported.
+    pub(crate) fn tick(&mut self) {
+        if !self.is_live() {
+            return;
+        }
+        if self.mode() != Some(Mode::Kubernetes) {
+            let cooled: Vec<_> = self
+                .ledger
+                .cooling()
+                .take_while(|(since, _)| crate::nodes::after(*since, self.settings.block_cooling) <= self.now)
+                .filter_map(|(_, place)| self.ledger.entry(&place).map(|entry| entry.node.clone()))
+                .collect();
+            self.doubts.extend(cooled);
+            self.relieve();
+        }
+        self.begin_drain();
+        self.report_pools();
+    }
+}

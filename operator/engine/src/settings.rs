@@ -1,0 +1,43 @@
+//! What the operator was configured to do; what it does is decided together with what the cluster records.
+
+use std::time::Duration;
+
+use cadastre_api::Mode;
+use cadastre_core::{Cidr, Family};
+
+/// Validated settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// The configured mode.
+    pub mode: Mode,
+    /// Families a node gets in cluster-pool mode.
+    pub families: Vec<Family>,
+    /// Families a Node must have a podCIDR of in kubernetes mode.
+    pub required: Vec<Family>,
+    /// Pools from the Helm values.
+    pub pools: Vec<ConfiguredPool>,
+    /// How long a block of a deleted node is kept from others.
+    pub block_cooling: Duration,
+    /// Assign nothing until every Ready node's agent has said what it holds.
+    pub recover: bool,
+}
+
+/// One family of one pool from the Helm values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredPool {
+    /// Name of the `IPPool`.
+    pub pool: String,
+    /// Its family.
+    pub family: Family,
+    /// CIDRs in the order they are tried; disjoint.
+    pub cidrs: Vec<Cidr>,
+    /// Prefix length of blocks, in bits.
+    pub mask_size: u8,
+}
+
+/// A block is kept from others at least this long, even if nothing else is free: longer than a kubelet's and a
+/// runtime's patience with a sandbox (2 minutes), so that no pod of a deleted node is still starting.
+pub const LEAST_COOLING: Duration = Duration::from_secs(120);
+
+/// While recovering, the wait for agents' reports ends after this long.
+pub const RECOVERY: Duration = Duration::from_secs(120);
