@@ -1,6 +1,6 @@
 //! The one way to the API server.
 //!
-//! `KUBECONFIG` if it is set, else the pod's ServiceAccount. `~/.kube/config` is not looked at: an operator that was
+//! `KUBECONFIG` if it is set, else the pod's service account. `~/.kube/config` is not looked at: an operator that was
 //! started by mistake on somebody's desk would run against whatever cluster that points to.
 
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub enum ClientError {
         "not in a pod with a ServiceAccount, and KUBECONFIG is not set: set KUBECONFIG to the path of a kubeconfig"
     )]
     NoCluster {
-        /// What is missing of the ServiceAccount.
+        /// What is missing of the service account.
         source: InClusterError,
     },
     /// `k8sServiceHost` does not make a URL.

@@ -106,3 +106,71 @@ async fn readyz(State(answers): State<Answers>) -> Response {
     let status = if answers.readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, answers.readiness.report()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Status and body.
+    async fn ask(addr: SocketAddr, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    }
+
+    async fn start(listen: &str) -> (Server, Readiness, crate::Trigger) {
+        let mut registry = registry("cadastre_test");
+        let counter: Counter = Counter::default();
+        counter.inc_by(3);
+        registry.register("pods", "Pods seen", counter);
+        let (trigger, shutdown) = Shutdown::manual();
+        let readiness = Readiness::new();
+        let server = serve(listen.parse().unwrap(), registry, readiness.clone(), shutdown).await.unwrap();
+        (server, readiness, trigger)
+    }
+
+    #[tokio::test]
+    async fn answers_metrics_health_and_readiness_until_shutdown() {
+        let (server, readiness, trigger) = start("127.0.0.1:0").await;
+        readiness.fail("mode", "eni is configured, kubernetes is recorded");
+        let reason = "mode: not ready: eni is configured, kubernetes is recorded\n";
+        assert_eq!(ask(server.addr, "/readyz").await, ("503".into(), reason.into()));
+        assert_eq!(ask(server.addr, "/healthz").await, ("200".into(), "ok\n".into()));
+        readiness.pass("mode");
+        assert_eq!(ask(server.addr, "/readyz").await, ("200".into(), "mode: ok\n".into()));
+        let (status, metrics) = ask(server.addr, "/metrics").await;
+        assert_eq!(status, "200");
+        assert!(metrics.contains("cadastre_test_pods_total 3\n"), "{metrics}");
+        assert!(metrics.contains("cadastre_test_build_info{version=\""), "{metrics}");
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+        assert_eq!(ask(server.addr, "/nothing").await.0, "404");
+        trigger.fire();
+        server.task.await.unwrap();
+        assert!(TcpStream::connect(server.addr).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_ipv6_address_takes_ipv4_too() {
+        let (server, _, _trigger) = start("[::]:0").await;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, server.addr.port()));
+        assert_eq!(ask(loopback, "/healthz").await.0, "200");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let (server, readiness, _trigger) = start("127.0.0.1:0").await;
+        let (_other, shutdown) = Shutdown::manual();
+        let error = serve(server.addr, registry("cadastre_test"), readiness, shutdown).await.unwrap_err();
+        let expected =
+            format!("cannot listen on {} for metrics and health: choose another address with --listen", server.addr);
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -79,7 +79,35 @@ impl Shutdown {
     }
 
     /// Asks for the stop from within, for example when a part that nothing works without has ended.
+    #[must_use]
     pub fn trigger(&self) -> &Trigger {
         &self.trigger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, id};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_trigger_reaches_every_clone() {
+        let (trigger, shutdown) = Shutdown::manual();
+        let clone = shutdown.clone();
+        assert!(!clone.is_requested());
+        let waiter = tokio::spawn(async move { clone.requested().await });
+        trigger.fire();
+        trigger.fire();
+        waiter.await.unwrap();
+        shutdown.requested().await;
+        assert!(shutdown.is_requested());
+    }
+
+    #[tokio::test]
+    async fn sigterm_asks_for_the_stop() {
+        let shutdown = Shutdown::on_signals().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &id().to_string()]).status().unwrap().success());
+        shutdown.requested().await;
     }
 }

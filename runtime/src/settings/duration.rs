@@ -53,8 +53,8 @@ pub fn show(duration: Duration) -> String {
         return format!("{duration:?}");
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let shown = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect::<String>();
-    if shown.is_empty() { "0s".into() } else { shown }
+    let shown = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect::<Vec<_>>();
+    if shown.is_empty() { "0s".into() } else { shown.concat() }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub fn without(mode: Mode, families: &[Family], values: &Value, findings: &mut F
         let effective = EFFECTIVE.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, modes)| *modes);
         match effective {
             Some([]) => {
-                findings.warn(format!("{key} has no effect: it is a setting of Cilium that Cadastre does not need"))
+                findings.warn(format!("{key} has no effect: it is a setting of Cilium that Cadastre does not need"));
             }
             Some(modes) if !modes.contains(&mode) => {
                 let modes = modes.iter().map(|mode| mode.label()).collect::<Vec<_>>().join(" and ");

@@ -42,7 +42,7 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// The file is no YAML, or no mapping of keys to values.
-    #[error("{origin} cannot be read as YAML: {what}")]
+    #[error("{origin} cannot be read: {what}; write YAML with keys and values, such as `ipam: {{mode: cluster-pool}}`")]
     Syntax {
         /// The file, or `settings` for a text.
         origin: String,
@@ -69,7 +69,7 @@ impl SettingsError {
 }
 
 fn list(problems: &[Problem]) -> String {
-    let lines = problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>();
+    let lines = problems.iter().map(|problem| format!("\n  {problem}")).collect::<Vec<_>>().concat();
     match problems.len() {
         1 => format!("the settings have 1 problem:{lines}"),
         n => format!("the settings have {n} problems:{lines}"),

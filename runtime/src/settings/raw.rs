@@ -115,6 +115,7 @@ pub struct RawIpamOperator {
 /// `ipam.nodeSpec`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(clippy::struct_field_names)] // Named as the keys are.
 pub struct RawNodeSpec {
     /// Addresses to hold at least.
     #[schemars(range(min = 0))]
@@ -191,7 +192,7 @@ pub struct RawEni {
     pub gc_interval: Option<String>,
     /// Tags of the interfaces that may be removed when detached.
     pub gc_tags: Option<BTreeMap<String, serde_json::Value>>,
-    /// Role of the operator's ServiceAccount.
+    /// Role of the operator's service account.
     pub iam_role: Option<String>,
     /// Only instances with these tags.
     pub instance_tags_filter: Option<Vec<String>>,

@@ -61,12 +61,10 @@ fn read(text: &str, origin: &str, environment: Vec<(String, String)>) -> Result<
     Ok(Tree { values, variables: overrides.variables, problems: overrides.problems })
 }
 
+/// Without the made-up file name that `config` gives to a text.
 fn explain(error: &ConfigError) -> String {
     match error {
         ConfigError::FileParse { cause, .. } => cause.to_string(),
-        ConfigError::Type { unexpected, .. } => {
-            format!("it is a {unexpected}; write keys with their values, such as `ipam: {{mode: cluster-pool}}`")
-        }
         other => other.to_string(),
     }
 }

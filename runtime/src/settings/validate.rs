@@ -208,22 +208,21 @@ fn is_host(host: &str) -> bool {
 }
 
 fn log(raw: &RawSettings, findings: &mut Findings) -> Option<LogSettings> {
-    let level = match raw.log_level.as_deref() {
-        None => Some(tracing::Level::INFO),
-        Some("error") => Some(tracing::Level::ERROR),
-        Some("warn") => Some(tracing::Level::WARN),
-        Some("info") => Some(tracing::Level::INFO),
-        Some("debug") => Some(tracing::Level::DEBUG),
-        Some("trace") => Some(tracing::Level::TRACE),
-        Some(text) => {
+    let level = match raw.log_level.as_deref().unwrap_or("info") {
+        "error" => Some(tracing::Level::ERROR),
+        "warn" => Some(tracing::Level::WARN),
+        "info" => Some(tracing::Level::INFO),
+        "debug" => Some(tracing::Level::DEBUG),
+        "trace" => Some(tracing::Level::TRACE),
+        text => {
             findings.problem("logLevel", format!("{text:?} is no level; one of error, warn, info, debug, trace is"));
             None
         }
     };
-    let format = match raw.log_format.as_deref() {
-        None | Some("text") => Some(LogFormat::Text),
-        Some("json") => Some(LogFormat::Json),
-        Some(text) => {
+    let format = match raw.log_format.as_deref().unwrap_or("text") {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        text => {
             findings.problem("logFormat", format!("{text:?} is no format; one of text, json is"));
             None
         }
