@@ -18,6 +18,8 @@ use crate::{Proc, Program, Scratch, access, eventually};
 
 /// Ready takes about 4 s on an idle machine; tests keep every core busy.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
+/// A server that takes longer to say whether it is ready is asked anew.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often other ports are tried, should somebody have taken one of ours.
 const ATTEMPTS: usize = 4;
 /// Requests at once when many objects are created.
@@ -79,7 +81,7 @@ pub struct ControlPlane {
     manager: Option<Proc>,
     apiserver: Proc,
     etcd: Proc,
-    /// It can be made once the API server has written its certificate.
+    /// The client with which it was first seen to be ready.
     admin: OnceCell<Client>,
     /// Numbers the requests that [`ControlPlane::audit`] makes.
     pub(crate) audit_markers: AtomicUsize,
@@ -115,8 +117,7 @@ impl ControlPlane {
 
     /// A client that may do everything.
     pub async fn admin(&self) -> Result<Client> {
-        let client = self.admin.get_or_try_init(async || access::client(self.kubeconfig(ADMIN_TOKEN)).await);
-        Ok(client.await?.clone())
+        Ok(self.admin.get_or_try_init(|| access::client(self.kubeconfig(ADMIN_TOKEN))).await?.clone())
     }
 
     /// The administrator's kubeconfig file.
@@ -237,8 +238,9 @@ impl ControlPlane {
             if !self.etcd.is_running() || !self.apiserver.is_running() {
                 return anyhow::Ok(false);
             }
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            self.admin().await?.request_text(request).await?;
+            let client = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_ready()).await??;
+            // After a restart the first client is still good.
+            let _ = self.admin.set(client);
             Ok(true)
         });
         let reason = match ready.await {
@@ -247,6 +249,13 @@ impl ControlPlane {
             Err(error) => format!("{error:#}"),
         };
         bail!("the control plane did not start: {reason}\n{}\n{}", self.etcd.tail(), self.apiserver.tail());
+    }
+
+    /// With a client of its own: one made while the API server was writing its certificate trusts nobody, for ever.
+    async fn ask_ready(&self) -> Result<Client> {
+        let client = access::client(self.kubeconfig(ADMIN_TOKEN)).await?;
+        client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
+        Ok(client)
     }
 
     fn lost_a_port(&self) -> bool {
