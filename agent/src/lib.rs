@@ -1,5 +1,10 @@
 //! The node half: address pools, journal, socket, status.
 
 pub mod boot_time;
+pub mod desk;
+pub mod journal;
+pub mod lock;
+pub mod netns;
 pub mod pools;
 pub mod record;
+pub mod tombstones;

@@ -15,7 +15,9 @@ mod live;
 mod refusal;
 mod share;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) use tests::fixtures;
 mod view;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,5 +1,5 @@
 //! The verbs as tables, then anything in any order against a model that knows only what callers were told.
 
 mod cases;
-mod fixtures;
+pub mod fixtures;
 mod model;
