@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::peer::{Act, Peer, error, given, ok};
-use crate::run::{BINARY, Folder, Plugin, VERSIONS, netconf};
+use crate::run::{BINARY, Folder, Outcome, Plugin, VERSIONS, netconf};
 
 fn del(folder: &Folder) -> Plugin {
     Plugin::new("DEL", &netconf(folder, "1.1.0"))
@@ -71,24 +71,43 @@ fn d4_d5_d6_only_network_container_and_interface_count() {
     }
 }
 
-/// Without a key for the socket the default is asked, which in a test has to be one of its own.
-#[test]
-fn d4_no_ipam_section_at_all() {
+/// The plugin run by a script that has a `/run` of its own, where nobody listens at the default socket.
+fn in_own_run(plugin: &Plugin, script: &str) -> Option<Outcome> {
     if !Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     {
         eprintln!("skipped: no mount namespaces here");
-        return;
+        return None;
     }
-    let script = format!("mount -t tmpfs none /run && {BINARY} && cat /run/cadastre/tombstones/*.json");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-ec", script]).env("PLUGIN", BINARY);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(plugin.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Some(plugin.run_as(command))
+}
+
+fn del_at_default_socket(netconf: &Value) -> Plugin {
+    let plugin = Plugin::bare("DEL").with("CNI_CONTAINERID", "c1").with("CNI_IFNAME", "eth0");
+    plugin.with("PATH", "/usr/bin:/bin").stdin(netconf.to_string())
+}
+
+#[test]
+fn d4_no_ipam_section_at_all() {
+    let script = "mount -t tmpfs none /run; $PLUGIN; cat /run/cadastre/tombstones/*.json";
     for ipam in [json!({ "type": "cadastre" }), Value::Null, json!([7]), json!({ "socket": "relative" })] {
-        let plugin = Plugin::bare("DEL").with("CNI_CONTAINERID", "c1").with("CNI_IFNAME", "eth0");
-        let plugin = plugin.stdin(json!({ "name": "net", "ipam": ipam }).to_string()).with("PATH", "/usr/bin:/bin");
-        let known = plugin.command();
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(known.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        assert_eq!(plugin.run_as(command).success()["attachment"]["network"], "net", "{ipam}");
+        let plugin = del_at_default_socket(&json!({ "name": "net", "ipam": ipam }));
+        let Some(outcome) = in_own_run(&plugin, script) else { return };
+        assert_eq!(outcome.success()["attachment"]["network"], "net", "{ipam}");
     }
+}
+
+#[test]
+fn k3_a_full_disk_neither_fails_the_del_nor_keeps_half_a_tombstone() {
+    let fill = "mount -t tmpfs -o size=4k none /run; echo x > /run/x";
+    let script = format!("{fill}; $PLUGIN; ls -A /run/cadastre/tombstones");
+    let plugin = del_at_default_socket(&json!({ "name": "net" }));
+    let Some(outcome) = in_own_run(&plugin, &script) else { return };
+    outcome.silent_success();
+    assert!(outcome.stderr.contains("no tombstone either: No space left"), "{outcome:?}");
 }
 
 #[test]
