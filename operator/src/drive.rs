@@ -1,0 +1,141 @@
+//! The one task that owns the engine: what was seen goes in, effects come out, what came of each goes in again.
+//!
+//! ```text
+//! watches ─▶ queue ─┐                        ┌─▶ performer ─▶ API server
+//! outcomes ─────────┼─▶ Engine::handle ──────┤       │
+//! tick, each second ┘                        └───────┘ outcome
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cadastre_engine::{Engine, Event, Phase, World};
+use cadastre_runtime::Shutdown;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::perform::Performer;
+
+/// Events that may wait: at thousands of Nodes in a burst the watches wait, not the memory.
+pub const QUEUE: usize = 1024;
+/// The engine is told the time at least this often.
+const TICK: Duration = Duration::from_secs(1);
+/// For requests under way when the operator stops.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// What the engine's task needs.
+pub struct Driver {
+    pub engine: Engine,
+    pub performer: Performer,
+    pub events: mpsc::Receiver<Event>,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub pulse: Pulse,
+}
+
+impl Driver {
+    /// Runs until the shutdown, then lets requests under way end.
+    pub async fn run(mut self, world: World, shutdown: Shutdown) {
+        self.handle(Event::Started(Box::new(world)));
+        self.report();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = shutdown.requested() => break,
+                (id, outcome) = self.performer.next() => Event::Outcome { id, outcome },
+                Some(event) = self.events.recv() => event,
+                _ = ticks.tick() => Event::Tick,
+            };
+            let tick = matches!(event, Event::Tick);
+            self.handle(event);
+            self.drain();
+            if tick {
+                self.report();
+            }
+        }
+        self.performer.finish(LAST_REQUESTS).await;
+    }
+
+    /// What is there already, in one go; outcomes first, since nodes wait for them.
+    fn drain(&mut self) {
+        for _ in 0..QUEUE {
+            let event = match self.performer.try_next() {
+                Some((id, outcome)) => Event::Outcome { id, outcome },
+                None => match self.events.try_recv() {
+                    Ok(event) => event,
+                    Err(_) => return,
+                },
+            };
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        for effect in self.engine.handle(Timestamp::now(), event) {
+            self.performer.submit(effect);
+        }
+    }
+
+    fn report(&mut self) {
+        let report = self.engine.report();
+        self.pulse.beat();
+        self.health.phase(report.phase);
+        if report.phase != Phase::Starting {
+            self.health.refusals(Ok(&report.refusals));
+        }
+        self.metrics.report(&report);
+    }
+}
+
+/// Shows that the engine's task is alive.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+/// Two looks this far apart without a beat in between mean that the engine hangs: it beats each second. Two, since a
+/// process that was stopped and continued has not beaten for a while either.
+const HANGS: Duration = Duration::from_secs(30);
+
+impl Pulse {
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns when there has been no beat for two looks in a row.
+    pub async fn stopped(&self) {
+        let (mut last, mut misses) = (None, 0);
+        while misses < 2 {
+            tokio::time::sleep(HANGS).await;
+            let now = Some(self.0.load(Ordering::Relaxed));
+            misses = if now == last { misses + 1 } else { 0 };
+            last = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pulse_that_stops_is_noticed_and_a_beating_one_is_not() {
+        let pulse = Pulse::default();
+        let beating = async {
+            for _ in 0..300 {
+                pulse.beat();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = pulse.stopped() => panic!("it was beating"),
+            () = beating => {}
+        }
+        tokio::time::timeout(Duration::from_secs(100), pulse.stopped()).await.unwrap();
+    }
+}

@@ -1,0 +1,294 @@
+//! The cluster as events: everything once, read consistently and in this order, then every change.
+//!
+//! ```text
+//! Nodes, IPAMNodes, IPPools, ServiceCIDRs ─▶ ledger ─▶ IPAMConfig ─▶ World ─▶ watches, each from its list's version
+//! ```
+//!
+//! The ledger is read after what was published from it, so that no published block is missing in it; the config is read
+//! last, because it says what may be committed. Nobody watches the ledger: only operators write it, and a conflict
+//! tells of another one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, IPPool};
+use cadastre_core::Cidr;
+use cadastre_engine::{Event, NodeSeen, World};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Client, Resource};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::health::Health;
+use crate::lean::{Lean, Parts};
+use crate::node_view::NodeView;
+use crate::watch::{Change, Watch, WatchError, Watched};
+
+/// 250 Nodes of 10 KB are 2.5 MB, which is the most that is held untrimmed.
+const NODES_A_PAGE: u32 = 250;
+/// Our small objects, about 2 KB each.
+const OBJECTS_A_PAGE: u32 = 500;
+/// Full ones are 50 KB each.
+const LEDGER_PAGES_A_PAGE: u32 = 40;
+
+impl Watched for NodeView {
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl<K: Clone + 'static> Watched for Lean<K> {
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// What is read of a `ServiceCIDR`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceCidrView {
+    #[serde(deserialize_with = "crate::lean::metadata")]
+    metadata: ObjectMeta,
+    spec: ServiceCidrSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceCidrSpec {
+    cidrs: Vec<String>,
+}
+
+impl Watched for ServiceCidrView {
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// The watches, after everything was read once.
+pub struct Observation {
+    nodes: Watch<NodeView>,
+    ipam_nodes: Watch<Lean<IPAMNode>>,
+    pools: Watch<Lean<IPPool>>,
+    config: Watch<Lean<IPAMConfig>>,
+    /// `None` if the cluster has no such API, or keeps it from us.
+    service_cidrs: Option<(Watch<ServiceCidrView>, ServiceCidrs)>,
+    complaints: Complaints,
+    health: Health,
+}
+
+/// Reads everything, for as long as it takes.
+pub async fn world(client: &Client, health: &Health) -> (World, Observation) {
+    let mut nodes = watch::<NodeView, Node>(client, "Nodes", NODES_A_PAGE);
+    let mut ipam_nodes = lean_watch::<IPAMNode>(client, "IPAMNodes", OBJECTS_A_PAGE);
+    let mut pools = lean_watch::<IPPool>(client, "IPPools", OBJECTS_A_PAGE);
+    let mut pages = lean_watch::<IPAMLedger>(client, "IPAMLedgers", LEDGER_PAGES_A_PAGE);
+    let mut config = lean_watch::<IPAMConfig>(client, "IPAMConfigs", OBJECTS_A_PAGE);
+    let mut complaints = Complaints::default();
+    let (nodes_seen, ipam_nodes_seen, pools_seen, service_cidrs) = tokio::join!(
+        first(&mut nodes, health, |node| Some(complaints.trim(node))),
+        first(&mut ipam_nodes, health, readable),
+        first(&mut pools, health, readable),
+        first_service_cidrs(client, health),
+    );
+    let pages_seen = every_page(&mut pages, health).await;
+    let config_seen = first(&mut config, health, readable).await;
+    let world = World {
+        config: config_seen.into_iter().next(),
+        pages: pages_seen,
+        nodes: nodes_seen,
+        ipam_nodes: ipam_nodes_seen,
+        pools: pools_seen,
+        service_cidrs: service_cidrs.as_ref().map(|(_, cidrs)| cidrs.all()).unwrap_or_default(),
+    };
+    (world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, complaints, health: health.clone() })
+}
+
+impl Observation {
+    /// Sends every change from now on. The tasks end when the set is dropped.
+    pub fn follow(self, events: &mpsc::Sender<Event>) -> JoinSet<()> {
+        let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut complaints, health } = self;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(nodes, events.clone(), health.clone(), move |change| Some(complaints.event(change))));
+        tasks.spawn(follow(ipam_nodes, events.clone(), health.clone(), ipam_node_event));
+        tasks.spawn(follow(pools, events.clone(), health.clone(), pool_event));
+        tasks.spawn(follow(config, events.clone(), health.clone(), config_event));
+        if let Some((watch, mut cidrs)) = service_cidrs {
+            tasks.spawn(follow(watch, events.clone(), health, move |change| Some(cidrs.event(change))));
+        }
+        tasks
+    }
+}
+
+fn watch<V: Watched, K: Resource<DynamicType = ()>>(client: &Client, kind: &'static str, page: u32) -> Watch<V> {
+    Watch::new(client.clone(), kind, K::url_path(&(), None), page)
+}
+
+fn lean_watch<K: Parts + Clone + 'static>(client: &Client, kind: &'static str, page: u32) -> Watch<Lean<K>> {
+    watch::<Lean<K>, K>(client, kind, page)
+}
+
+/// All objects, once they could be read.
+async fn first<V: Watched, T>(watch: &mut Watch<V>, health: &Health, mut keep: impl FnMut(V) -> Option<T>) -> Vec<T> {
+    loop {
+        match try_first(watch, &mut keep).await {
+            Ok(objects) => {
+                health.watch(watch.kind(), Ok(()));
+                return objects;
+            }
+            Err(error) => health.watch(watch.kind(), Err(error)),
+        }
+        watch.pause().await;
+    }
+}
+
+async fn try_first<V: Watched, T>(
+    watch: &mut Watch<V>,
+    keep: &mut impl FnMut(V) -> Option<T>,
+) -> Result<Vec<T>, WatchError> {
+    let mut objects = Vec::new();
+    let keep_seen = |change| {
+        if let Change::Seen(object) = change {
+            objects.extend(keep(object));
+        }
+    };
+    watch.list(keep_seen).await?;
+    Ok(objects)
+}
+
+/// The ledger is the authority: while a page of it cannot be read, nothing may be decided.
+async fn every_page(watch: &mut Watch<Lean<IPAMLedger>>, health: &Health) -> Vec<IPAMLedger> {
+    loop {
+        let pages = first(watch, health, Some).await;
+        match pages.into_iter().map(Lean::into_object).collect() {
+            Ok(pages) => return pages,
+            Err(error) => health.watch(watch.kind(), Err(error.into())),
+        }
+        watch.pause().await;
+    }
+}
+
+async fn first_service_cidrs(client: &Client, health: &Health) -> Option<(Watch<ServiceCidrView>, ServiceCidrs)> {
+    let mut watch = watch::<ServiceCidrView, ServiceCIDR>(client, "ServiceCIDRs", OBJECTS_A_PAGE);
+    loop {
+        match try_first(&mut watch, &mut Some).await {
+            Ok(objects) => {
+                let mut cidrs = ServiceCidrs::default();
+                for object in objects {
+                    cidrs.see(object);
+                }
+                return Some((watch, cidrs));
+            }
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, "blocks that overlap the cluster's services are not recognised");
+                return None;
+            }
+            Err(error) => health.watch(watch.kind(), Err(error)),
+        }
+        watch.pause().await;
+    }
+}
+
+async fn follow<V: Watched>(
+    mut watch: Watch<V>,
+    events: mpsc::Sender<Event>,
+    health: Health,
+    mut event: impl FnMut(Change<V>) -> Option<Event>,
+) {
+    loop {
+        match watch.next().await {
+            Ok(change) => {
+                health.watch(watch.kind(), Ok(()));
+                if let Some(event) = change.and_then(&mut event) {
+                    // Nobody receives any more: the operator is stopping, and this task with it.
+                    let _ = events.send(event).await;
+                }
+            }
+            Err(error) => {
+                health.watch(watch.kind(), Err(error));
+                watch.pause().await;
+            }
+        }
+    }
+}
+
+/// What cannot be read is left out: the engine will find the object in its way when it writes, and say so.
+fn readable<K: Parts>(object: Lean<K>) -> Option<K> {
+    object.into_object().inspect_err(|error| tracing::error!(%error, "left out")).ok()
+}
+
+fn ipam_node_event(change: Change<Lean<IPAMNode>>) -> Option<Event> {
+    match change {
+        Change::Seen(object) => readable(object).map(|node| Event::IpamNode(Box::new(node))),
+        Change::Gone { name, uid } => Some(Event::IpamNodeGone { name, uid }),
+    }
+}
+
+fn pool_event(change: Change<Lean<IPPool>>) -> Option<Event> {
+    match change {
+        Change::Seen(object) => readable(object).map(|pool| Event::Pool(Box::new(pool))),
+        Change::Gone { name, .. } => Some(Event::PoolGone { name }),
+    }
+}
+
+fn config_event(change: Change<Lean<IPAMConfig>>) -> Option<Event> {
+    match change {
+        Change::Seen(object) => readable(object).map(|config| Event::Config(Some(Box::new(config)))),
+        Change::Gone { .. } => Some(Event::Config(None)),
+    }
+}
+
+/// What was wrong with each Node, so that it is logged once and not with every heartbeat.
+#[derive(Debug, Default)]
+struct Complaints(HashMap<String, String>);
+
+impl Complaints {
+    fn trim(&mut self, node: NodeView) -> NodeSeen {
+        let (seen, complaint) = node.trim();
+        match complaint {
+            Some(complaint) if self.0.get(&seen.name) == Some(&complaint) => {}
+            Some(complaint) => {
+                tracing::warn!("{complaint}");
+                self.0.insert(seen.name.clone(), complaint);
+            }
+            None => drop(self.0.remove(&seen.name)),
+        }
+        seen
+    }
+
+    fn event(&mut self, change: Change<NodeView>) -> Event {
+        match change {
+            Change::Seen(node) => Event::Node(self.trim(node)),
+            Change::Gone { name, .. } => {
+                self.0.remove(&name);
+                Event::NodeGone { name }
+            }
+        }
+    }
+}
+
+/// The engine wants all of them at once.
+#[derive(Debug, Default)]
+struct ServiceCidrs(BTreeMap<String, Vec<Cidr>>);
+
+impl ServiceCidrs {
+    fn see(&mut self, object: ServiceCidrView) {
+        let parsed = object.spec.cidrs.iter().filter_map(|text| {
+            text.parse().inspect_err(|error| tracing::warn!(cidr = %text, %error, "service CIDR left out")).ok()
+        });
+        self.0.insert(object.metadata.name.unwrap_or_default(), parsed.collect());
+    }
+
+    fn event(&mut self, change: Change<ServiceCidrView>) -> Event {
+        match change {
+            Change::Seen(object) => self.see(object),
+            Change::Gone { name, .. } => drop(self.0.remove(&name)),
+        }
+        Event::ServiceCidrs(self.all())
+    }
+
+    fn all(&self) -> Vec<Cidr> {
+        self.0.values().flatten().copied().collect()
+    }
+}

@@ -1,0 +1,216 @@
+//! Does the engine's effects, many at once, and says exactly once what came of each.
+//!
+//! ```text
+//! effect ─▶ lane: record (16 at once), nodes (64), news (8) ─▶ request ─▶ outcome
+//! ```
+//!
+//! Lanes, so that a commit that a thousand nodes wait for does not wait behind a thousand creations. Nothing is decided
+//! here: a request is repeated only if the API server turned it away before it did anything (429), or if it only reads.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use cadastre_engine::{Action, Effect, EffectId, Outcome};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::outcome::{self, Failure};
+use crate::requests::{RequestError, Requests};
+
+/// An effect without an answer after this is uncertain. The API server itself gives up on a write after 34 s.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What shares a bound on how many requests are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lane {
+    /// Config and ledger: few, and everything waits for them.
+    Record,
+    /// One or two for each node.
+    Nodes,
+    /// What people read: conditions, pool status, Events.
+    News,
+}
+
+impl Lane {
+    /// Requests at once. With 64 creations under way an API server on two cores was as busy as with more, and each is a
+    /// connection, since kube speaks HTTP/1.
+    const fn width(self) -> usize {
+        match self {
+            Self::Record => 16,
+            Self::Nodes => 64,
+            Self::News => 8,
+        }
+    }
+
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::CreateConfig(_)
+            | Action::ReplaceConfig(_)
+            | Action::ReplaceConfigStatus(_)
+            | Action::GetConfig
+            | Action::CreatePage(_)
+            | Action::ReplacePage(_)
+            | Action::GetPage { .. }
+            | Action::ListPages => Self::Record,
+            Action::CreateIpamNode(_)
+            | Action::PatchIpamNode { .. }
+            | Action::DeleteIpamNode { .. }
+            | Action::GetIpamNode { .. }
+            | Action::GetNode { .. } => Self::Nodes,
+            Action::SetIpamNodeConditions { .. }
+            | Action::CreatePool(_)
+            | Action::PatchPool(_)
+            | Action::SetPoolStatus { .. }
+            | Action::Publish(_) => Self::News,
+        }
+    }
+}
+
+/// Effects that wait, and those under way.
+pub struct Performer {
+    requests: Requests,
+    metrics: Metrics,
+    waiting: HashMap<Lane, VecDeque<Effect>>,
+    /// Which effect each task does, so that one that dies is answered too.
+    running: HashMap<Id, (Lane, EffectId)>,
+    tasks: JoinSet<Outcome>,
+}
+
+impl Performer {
+    pub fn new(requests: Requests, metrics: Metrics) -> Self {
+        Self { requests, metrics, waiting: HashMap::new(), running: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Does the effect as soon as its lane has room.
+    pub fn submit(&mut self, effect: Effect) {
+        let lane = Lane::of(&effect.action);
+        self.waiting.entry(lane).or_default().push_back(effect);
+        self.fill(lane);
+    }
+
+    /// The next outcome. Waits for ever if nothing is under way.
+    pub async fn next(&mut self) -> (EffectId, Outcome) {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(ended) => {
+                    if let Some(answered) = self.ended(ended) {
+                        return answered;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// An outcome that is there already.
+    pub fn try_next(&mut self) -> Option<(EffectId, Outcome)> {
+        loop {
+            let ended = self.tasks.try_join_next_with_id()?;
+            if let Some(answered) = self.ended(ended) {
+                return Some(answered);
+            }
+        }
+    }
+
+    /// Drops what waits and gives what is under way some time to end.
+    pub async fn finish(mut self, patience: Duration) {
+        self.waiting.clear();
+        let ended = tokio::time::timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            tracing::info!(requests = self.tasks.len(), "gave up on requests without an answer");
+        }
+    }
+
+    fn fill(&mut self, lane: Lane) {
+        let busy = self.running.values().filter(|(running, _)| *running == lane).count();
+        let Some(waiting) = self.waiting.get_mut(&lane) else { return };
+        for _ in busy..lane.width() {
+            let Some(Effect { id, action }) = waiting.pop_front() else { return };
+            let work = perform(self.requests.clone(), self.metrics.clone(), action);
+            self.running.insert(self.tasks.spawn(work).id(), (lane, id));
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) -> Option<(EffectId, Outcome)> {
+        let (task, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(died) => (died.id(), Outcome::Uncertain(format!("the request was cut off: {died}"))),
+        };
+        let (lane, id) = self.running.remove(&task)?;
+        self.fill(lane);
+        Some((id, outcome))
+    }
+}
+
+async fn perform(requests: Requests, metrics: Metrics, action: Action) -> Outcome {
+    let begun = Instant::now();
+    let outcome = match tokio::time::timeout(TIMEOUT, until_answered(&requests, &action)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Uncertain(format!("no answer within {} s", TIMEOUT.as_secs())),
+    };
+    let (action, result) = (label(&action), outcome::label(&outcome));
+    if let Outcome::Uncertain(why) | Outcome::Refused(why) = &outcome {
+        tracing::warn!(action, result, %why, "request failed");
+    }
+    metrics.request(action, result, begun.elapsed());
+    outcome
+}
+
+async fn until_answered(requests: &Requests, action: &Action) -> Outcome {
+    let mut backoff = Backoff::default();
+    loop {
+        let failure = match requests.send(action).await {
+            Ok(answer) => return Outcome::Done(answer),
+            Err(RequestError::Unreadable(error)) if only_reads(action) => Failure::Refused(error.to_string()),
+            // It was written, and what came of it cannot be read.
+            Err(RequestError::Unreadable(error)) => Failure::Unknown(error.to_string()),
+            Err(RequestError::Kube(error)) => Failure::of(&error, has_tests(action)),
+        };
+        match failure {
+            // It was turned away before anything was done, so asking again is the same request.
+            Failure::Busy(wait) => tokio::time::sleep(wait).await,
+            Failure::Unknown(_) if only_reads(action) => tokio::time::sleep(backoff.next()).await,
+            failure => return failure.into_outcome(),
+        }
+    }
+}
+
+fn only_reads(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::GetConfig
+            | Action::GetPage { .. }
+            | Action::ListPages
+            | Action::GetIpamNode { .. }
+            | Action::GetNode { .. }
+    )
+}
+
+fn has_tests(action: &Action) -> bool {
+    matches!(action, Action::PatchIpamNode { .. } | Action::PatchPool(_))
+}
+
+/// For metrics and log.
+fn label(action: &Action) -> &'static str {
+    match action {
+        Action::CreateConfig(_) => "create_config",
+        Action::ReplaceConfig(_) => "replace_config",
+        Action::ReplaceConfigStatus(_) => "replace_config_status",
+        Action::GetConfig => "get_config",
+        Action::CreatePage(_) => "create_page",
+        Action::ReplacePage(_) => "replace_page",
+        Action::GetPage { .. } => "get_page",
+        Action::ListPages => "list_pages",
+        Action::CreateIpamNode(_) => "create_ipamnode",
+        Action::PatchIpamNode { .. } => "patch_ipamnode",
+        Action::DeleteIpamNode { .. } => "delete_ipamnode",
+        Action::GetIpamNode { .. } => "get_ipamnode",
+        Action::GetNode { .. } => "get_node",
+        Action::SetIpamNodeConditions { .. } => "set_ipamnode_conditions",
+        Action::CreatePool(_) => "create_pool",
+        Action::PatchPool(_) => "patch_pool",
+        Action::SetPoolStatus { .. } => "set_pool_status",
+        Action::Publish(_) => "publish_event",
+    }
+}

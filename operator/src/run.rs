@@ -1,0 +1,177 @@
+//! `cadastre-operator run`, step by step: load → client → health → elect → observe → drive → give the Lease back.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cadastre_engine::{Engine, EngineSettings, Phase};
+use cadastre_runtime::{ClientError, LoggingError, Readiness, ServeError, Settings, SettingsError, Shutdown};
+use kube::Client;
+use tokio::sync::mpsc;
+
+use crate::drive::{Driver, Pulse, QUEUE};
+use crate::election::Election;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::observe;
+use crate::perform::Performer;
+use crate::requests::Requests;
+use crate::settings::engine_settings;
+use crate::standby::stand_by;
+
+/// Prefix of metrics, and how the API server sees us.
+pub const COMPONENT: &str = "cadastre-operator";
+
+/// Where the Lease is if nothing says otherwise.
+const FALLBACK_NAMESPACE: &str = "kube-system";
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub leader_elect: bool,
+    pub recover: bool,
+    pub listen: SocketAddr,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    #[error("signal handlers cannot be installed")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Listen(#[from] ServeError),
+    #[error("not the leader any more: starting over, so that nothing is remembered that another one has changed")]
+    LostLease,
+    #[error("the engine does not answer any more: starting over")]
+    Hangs,
+    #[error("the engine's task died: {0}")]
+    Died(String),
+}
+
+/// Runs until it is told to stop.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let settings = Settings::load(&options.config)?;
+    cadastre_runtime::init_logging(&settings.log)?;
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let shutdown = Shutdown::on_signals().map_err(RunError::Signals)?;
+    let client = cadastre_runtime::client(&settings, COMPONENT).await?;
+    let process = Process::start(&options, client, &settings, shutdown).await?;
+    if options.leader_elect { process.run_elected().await } else { process.lead().await }
+}
+
+/// What lives as long as the process.
+struct Process {
+    client: Client,
+    requests: Requests,
+    settings: EngineSettings,
+    health: Health,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    /// Differs between any two processes.
+    identity: String,
+}
+
+impl Process {
+    async fn start(
+        options: &Options,
+        client: Client,
+        settings: &Settings,
+        shutdown: Shutdown,
+    ) -> Result<Self, RunError> {
+        let mut registry = cadastre_runtime::registry("cadastre_operator");
+        let metrics = Metrics::register(&mut registry);
+        let readiness = Readiness::new();
+        let health = Health::new(readiness.clone(), metrics.clone());
+        cadastre_runtime::serve(options.listen, registry, readiness, shutdown.clone()).await?;
+        let identity = identity();
+        tracing::info!(mode = %settings.mode.mode(), identity, "operator starts");
+        Ok(Self {
+            requests: Requests::new(client.clone(), identity.clone()),
+            client,
+            settings: engine_settings(settings, options.recover),
+            health,
+            metrics,
+            shutdown,
+            identity,
+        })
+    }
+
+    /// Stands by until it leads, and leads until the Lease is lost or the process is told to stop.
+    async fn run_elected(self) -> Result<(), RunError> {
+        let namespace = lease_namespace(&self.client);
+        let shutdown = self.shutdown.clone();
+        let mut election = Election::new(self.client.clone(), &namespace, &self.identity);
+        let until = tokio::select! {
+            () = shutdown.requested() => None,
+            () = stand_by(&self.requests, &self.settings, &self.health) => None,
+            until = election.win() => Some(until),
+        };
+        let Some(until) = until else {
+            election.release().await;
+            return Ok(());
+        };
+        tracing::info!("leading");
+        tokio::select! {
+            ended = tokio::spawn(self.lead()) => {
+                election.release().await;
+                ended.unwrap_or_else(|died| Err(RunError::Died(died.to_string())))
+            }
+            () = election.keep(until) => Err(RunError::LostLease),
+        }
+    }
+
+    /// Reads the cluster and acts until told to stop.
+    async fn lead(self) -> Result<(), RunError> {
+        self.metrics.leads(true);
+        self.health.phase(Phase::Starting);
+        let observed = tokio::select! {
+            () = self.shutdown.requested() => return Ok(()),
+            observed = observe::world(&self.client, &self.health) => observed,
+        };
+        let (world, observation) = observed;
+        tracing::info!(
+            nodes = world.nodes.len(),
+            ipam_nodes = world.ipam_nodes.len(),
+            pages = world.pages.len(),
+            "read the cluster"
+        );
+        let (sender, events) = mpsc::channel(QUEUE);
+        let watches = observation.follow(&sender);
+        let pulse = Pulse::default();
+        let driver = Driver {
+            engine: Engine::new(self.settings, rand::random()),
+            performer: Performer::new(self.requests, self.metrics.clone()),
+            events,
+            health: self.health,
+            metrics: self.metrics.clone(),
+            pulse: pulse.clone(),
+        };
+        let driving = tokio::spawn(driver.run(world, self.shutdown));
+        let ended = tokio::select! {
+            ended = driving => ended.map_err(|died| RunError::Died(died.to_string())),
+            () = pulse.stopped() => Err(RunError::Hangs),
+        };
+        drop(watches);
+        self.metrics.leads(false);
+        ended
+    }
+}
+
+/// Pod or host, and a random part: a restarted container has the same name as the one that was killed.
+fn identity() -> String {
+    let name = ["POD_NAME", "HOSTNAME"].iter().find_map(|variable| std::env::var(variable).ok());
+    format!("{}_{}", name.as_deref().unwrap_or(COMPONENT), uuid::Uuid::from_u128(rand::random()))
+}
+
+/// `POD_NAMESPACE`, else the `ServiceAccount`'s or the kubeconfig context's, which kube calls `default` if there is none.
+fn lease_namespace(client: &Client) -> String {
+    let of_client = Some(client.default_namespace()).filter(|namespace| *namespace != "default").map(ToOwned::to_owned);
+    let of_pod = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
+    of_pod.or(of_client).unwrap_or_else(|| FALLBACK_NAMESPACE.to_owned())
+}

@@ -1,0 +1,284 @@
+//! One kind of object: listed page by page, then watched, and listed again whenever the watch cannot be trusted.
+//!
+//! ```text
+//! list ──▶ watch from the list's version ──▶ change, change, … ──▶ ends ──▶ watch from the last version
+//!   ▲                                                                │
+//!   └── too old (410), or the store's version is behind ours ────────┘
+//! ```
+//!
+//! kube's own watcher does not say which version it is at. We must know: after etcd was restored from a backup, a watch
+//! from a version of the lost future is accepted and stays silent until the store has caught up (measured on 1.36).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
+use kube::Client;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::Request;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::backoff::Backoff;
+use crate::lean::Unreadable;
+
+/// A page that takes longer is asked for again.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The API server ends a watch after this; client-go asks for 5 to 10 minutes.
+const WATCH_SECONDS: u32 = 290;
+/// A watch that outlives its end by this is dead.
+const WATCH_GRACE: Duration = Duration::from_secs(15);
+
+/// An object as a watch needs it.
+pub trait Watched: DeserializeOwned + Clone + Send + 'static {
+    fn metadata(&self) -> &ObjectMeta;
+}
+
+/// What happened to an object.
+#[derive(Debug)]
+pub enum Change<V> {
+    Seen(V),
+    Gone { name: String, uid: String },
+}
+
+/// Why a list or a watch did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("{kind} cannot be read{remedy}")]
+    Api { kind: &'static str, remedy: &'static str, source: kube::Error },
+    #[error("{kind}: no answer within {} s", .after.as_secs())]
+    Timeout { kind: &'static str, after: Duration },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+impl WatchError {
+    /// The cluster does not have this API, or does not let us read it.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 403 | 404))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "V: DeserializeOwned")]
+struct Page<V> {
+    metadata: ListMeta,
+    #[serde(default = "Vec::new")]
+    items: Vec<V>,
+}
+
+/// Follows the objects of one kind.
+pub struct Watch<V> {
+    client: Client,
+    /// As people call it: `Nodes`.
+    kind: &'static str,
+    request: Request,
+    /// Objects in one answer of a list.
+    page: u32,
+    /// Name and UID of each object, to tell what vanished while nobody watched.
+    known: BTreeMap<String, String>,
+    /// `resourceVersion` up to which everything was seen.
+    version: Option<String>,
+    /// The last watch broke off: whoever answers next may have another store.
+    suspect: bool,
+    backoff: Backoff,
+    /// The watch under way, and since when.
+    stream: Option<(BoxStream<'static, kube::Result<WatchEvent<V>>>, Instant)>,
+    /// Changes that a list or an event brought along and that were not handed out yet.
+    pending: VecDeque<Change<V>>,
+}
+
+impl<V: Watched> Watch<V> {
+    /// `page` is how many objects an answer may hold untrimmed: with their size, what a list costs in memory.
+    pub fn new(client: Client, kind: &'static str, path: String, page: u32) -> Self {
+        Self {
+            client,
+            kind,
+            request: Request::new(path),
+            page,
+            known: BTreeMap::new(),
+            version: None,
+            suspect: false,
+            backoff: Backoff::default(),
+            stream: None,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// As people call what it watches.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Waits before the next attempt after an error.
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.backoff.next()).await;
+    }
+
+    /// Reads everything, consistently, and says what vanished since. After an error, what was said so far holds.
+    pub async fn list(&mut self, mut on: impl FnMut(Change<V>)) -> Result<(), WatchError> {
+        self.version = None;
+        let mut present = BTreeSet::new();
+        let mut continue_token = None;
+        loop {
+            let page = self.read(self.page, continue_token).await?;
+            for object in page.items {
+                present.extend(object.metadata().name.clone());
+                self.note(object, &mut on);
+            }
+            continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if continue_token.is_none() {
+                self.version = page.metadata.resource_version;
+                break;
+            }
+        }
+        self.known.retain(|name, uid| {
+            let stays = present.contains(name);
+            if !stays {
+                on(Change::Gone { name: name.clone(), uid: uid.clone() });
+            }
+            stays
+        });
+        self.backoff.reset();
+        Ok(())
+    }
+
+    /// Waits for the next change, listing again if it must. `None`: nothing happened, and all is well. After an error,
+    /// pause and call again.
+    pub async fn next(&mut self) -> Result<Option<Change<V>>, WatchError> {
+        if let Some(change) = self.pending.pop_front() {
+            return Ok(Some(change));
+        }
+        let advanced = self.advance().await;
+        if advanced.is_err() {
+            (self.stream, self.suspect) = (None, true);
+        }
+        advanced.map(|()| self.pending.pop_front())
+    }
+
+    async fn advance(&mut self) -> Result<(), WatchError> {
+        let life = Duration::from_secs(WATCH_SECONDS.into());
+        let Some((stream, begun)) = &mut self.stream else { return self.open().await };
+        let begun = *begun;
+        if let Ok(Some(event)) = tokio::time::timeout(life + WATCH_GRACE, stream.next()).await {
+            return self.take(event);
+        }
+        (self.stream, self.suspect) = (None, begun.elapsed() < life);
+        Ok(())
+    }
+
+    /// One list if the version is unknown, then a watch.
+    async fn open(&mut self) -> Result<(), WatchError> {
+        if self.suspect {
+            self.forget_a_lost_future().await?;
+        }
+        if self.version.is_none() {
+            let mut changes = VecDeque::new();
+            let listed = self.list(|change| changes.push_back(change)).await;
+            self.pending.append(&mut changes);
+            listed?;
+        }
+        let kind = self.kind;
+        let version = self.version.as_deref().unwrap_or_default();
+        let request = self.request.watch(&WatchParams::default().timeout(WATCH_SECONDS), version);
+        let stream = async { self.client.request_events::<V>(request.map_err(kube::Error::BuildRequest)?).await };
+        let stream = match tokio::time::timeout(PAGE_TIMEOUT, stream).await {
+            Ok(stream) => stream.map_err(|source| api_error(kind, source))?,
+            Err(_) => return Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
+        };
+        self.stream = Some((Box::pin(stream), Instant::now()));
+        self.backoff.reset();
+        Ok(())
+    }
+
+    fn take(&mut self, event: kube::Result<WatchEvent<V>>) -> Result<(), WatchError> {
+        match event.map_err(|source| api_error(self.kind, source))? {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                self.version.clone_from(&object.metadata().resource_version);
+                let mut pending = std::mem::take(&mut self.pending);
+                self.note(object, |change| pending.push_back(change));
+                self.pending = pending;
+            }
+            WatchEvent::Deleted(object) => {
+                self.version.clone_from(&object.metadata().resource_version);
+                let (name, uid) = identity(object.metadata());
+                self.known.remove(&name);
+                self.pending.push_back(Change::Gone { name, uid });
+            }
+            WatchEvent::Bookmark(mark) => self.version = Some(mark.metadata.resource_version),
+            WatchEvent::Error(status) if status.code == 410 => (self.stream, self.version) = (None, None),
+            WatchEvent::Error(status) => return Err(api_error(self.kind, kube::Error::Api(status))),
+        }
+        Ok(())
+    }
+
+    /// An object that is another one of the same name came while nobody watched: its predecessor is gone.
+    fn note(&mut self, object: V, mut on: impl FnMut(Change<V>)) {
+        let (name, uid) = identity(object.metadata());
+        match self.known.get_mut(&name) {
+            Some(known) if *known == uid => {}
+            Some(known) => on(Change::Gone { name, uid: std::mem::replace(known, uid) }),
+            None => drop(self.known.insert(name, uid)),
+        }
+        on(Change::Seen(object));
+    }
+
+    /// If the store is behind what was seen, everything must be read again. One cheap read after a watch broke off.
+    async fn forget_a_lost_future(&mut self) -> Result<(), WatchError> {
+        let theirs = self.read(1, None).await?.metadata.resource_version.unwrap_or_default();
+        self.suspect = false;
+        if let Some(ours) = self.version.take_if(|ours| is_behind(&theirs, ours)) {
+            tracing::warn!(kind = self.kind, seen = %ours, stored = %theirs,
+                "the API server's store went back in time, as after a restored backup: reading everything again");
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, limit: u32, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
+        let kind = self.kind;
+        let params = ListParams { continue_token, ..ListParams::default().limit(limit) };
+        let request = self.request.list(&params).map_err(kube::Error::BuildRequest);
+        let answer = async { self.client.request::<Page<V>>(request?).await };
+        match tokio::time::timeout(PAGE_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(|source| api_error(kind, source)),
+            Err(_) => Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
+        }
+    }
+}
+
+fn api_error(kind: &'static str, source: kube::Error) -> WatchError {
+    let remedy = match &source {
+        kube::Error::Api(status) if status.code == 404 => ": are Cadastre's CRDs installed?",
+        kube::Error::Api(status) if status.code == 403 => ": the operator's ClusterRole lacks list or watch of them",
+        _ => "",
+    };
+    WatchError::Api { kind, remedy, source }
+}
+
+/// The name and UID of an object.
+pub fn identity(metadata: &ObjectMeta) -> (String, String) {
+    (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())
+}
+
+/// Versions are numbers that grow with every write; what is none cannot be trusted to go on from.
+fn is_behind(theirs: &str, ours: &str) -> bool {
+    match (theirs.parse::<u64>(), ours.parse::<u64>()) {
+        (Ok(theirs), Ok(ours)) => theirs < ours,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_went_back_is_noticed() {
+        assert!(is_behind("99", "100"));
+        assert!(!is_behind("100", "100"));
+        assert!(!is_behind("1000", "999"));
+        assert!(is_behind("", "100"));
+    }
+}
