@@ -17,7 +17,7 @@ use cadastre_core::{Cidr, Family, Space};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Blocks in a batch: few enough that a pool of 2^8 keeps its state.
-const BATCH: usize = 32;
+const BATCH: u32 = 32;
 
 /// The pool sizes, as the number of bits of a block's index.
 const POOLS: [(Family, u8); 4] = [(Family::V4, 8), (Family::V4, 14), (Family::V4, 20), (Family::V6, 20)];
@@ -70,10 +70,10 @@ fn bench(c: &mut Criterion, state: &str, pool: (Family, u8), mut step: impl FnMu
     for (index, what) in ["take", "give back"].into_iter().enumerate() {
         c.bench_function(&format!("{what}, {state}, {} 2^{}", pool.0, pool.1), |b| {
             b.iter_custom(|steps| {
-                // Criterion asks for single calls; a batch is as many.
-                let batches = steps.div_ceil(BATCH as u64);
+                // Criterion asks for a number of single calls; whole batches are timed, and the surplus taken off.
+                let batches = u32::try_from(steps.div_ceil(BATCH.into())).unwrap();
                 let spent: Duration = (0..batches).map(|_| step()[index]).sum();
-                spent.mul_f64(steps as f64 / (batches * BATCH as u64) as f64)
+                spent.mul_f64(u32::try_from(steps).unwrap().into()).div_f64((batches * BATCH).into())
             });
         });
     }
@@ -82,8 +82,10 @@ fn bench(c: &mut Criterion, state: &str, pool: (Family, u8), mut step: impl FnMu
 fn sequential(c: &mut Criterion) {
     for (family, bits) in POOLS {
         let mut space = pool(family, bits);
-        (0..1 << (bits - 1)).for_each(|_| drop(space.take_next()));
-        let mut units = Vec::with_capacity(BATCH);
+        for _ in 0..1 << (bits - 1) {
+            space.take_next();
+        }
+        let mut units = Vec::new();
         bench(c, "sequential", (family, bits), || {
             units.clear();
             [timed(|| take(&mut space, &mut units)), timed(|| give_back(&mut space, &units))]
