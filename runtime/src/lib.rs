@@ -9,6 +9,7 @@
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
+mod chart_values;
 mod client;
 mod generated;
 mod logging;

@@ -1,0 +1,294 @@
+//! The chart as Helm renders it: every setting reaches the processes unchanged, every key is explained, wrong values are
+//! refused. What needs a cluster (`lookup`, upgrades) is tested where there is one.
+
+// A panic is how a test fails.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use cadastre_runtime::{ModeSettings, RawSettings, Settings};
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+fn repo() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn chart(file: &str) -> String {
+    std::fs::read_to_string(repo().join("charts/cadastre").join(file)).unwrap()
+}
+
+/// Helm among the tools: the Makefile says by environment where they are; under plain `cargo test` we ask it.
+fn helm() -> Command {
+    static HELM: OnceLock<PathBuf> = OnceLock::new();
+    let helm = HELM.get_or_init(|| {
+        let asked = || {
+            let output = Command::new("make").arg("-s").arg("-C").arg(repo()).arg("tools-path").output().unwrap();
+            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+        };
+        let helm = std::env::var_os("CADASTRE_TOOLS").map_or_else(asked, PathBuf::from).join("helm");
+        assert!(helm.exists(), "{} does not exist: run `make tools`", helm.display());
+        helm
+    });
+    Command::new(helm)
+}
+
+/// What Helm makes of the chart with these values.
+fn render(values: &Value, arguments: &[&str]) -> Output {
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(file.path(), values.to_string()).unwrap();
+    let mut helm = helm();
+    helm.args(["template", "cadastre", "--namespace", "kube-system", "--values"]).arg(file.path()).args(arguments);
+    helm.arg(repo().join("charts/cadastre")).output().unwrap()
+}
+
+/// Every object of one template.
+fn objects(values: &Value, template: &str) -> Vec<Value> {
+    let output = render(values, &["--show-only", &format!("templates/{template}")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stream = String::from_utf8(output.stdout).unwrap();
+    stream.split("\n---\n").filter_map(|text| yaml(text).as_object().cloned().map(Value::Object)).collect()
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+/// The settings file that the processes get.
+fn settings_file(values: &Value) -> String {
+    objects(values, "config.yaml")[0]["data"]["config.yaml"].as_str().unwrap().to_owned()
+}
+
+/// Each key of a block with its full path and schema, blocks left out.
+fn keys(schema: &Value, path: &str) -> Vec<(String, Value)> {
+    let Some(known) = schema["properties"].as_object() else { return vec![(path.to_owned(), schema.clone())] };
+    known.iter().flat_map(|(key, schema)| keys(schema, format!("{path}.{key}").trim_start_matches('.'))).collect()
+}
+
+fn settings_keys() -> Vec<(String, Value)> {
+    let schema = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    keys(&schema.into_generator().into_root_schema_for::<RawSettings>().to_value(), "")
+}
+
+/// Some value that the schema allows.
+fn sample(schema: &Value) -> Value {
+    let offered = schema["examples"].get(0).or_else(|| schema["enum"].get(0));
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+    match (offered, kind) {
+        (Some(value), _) => value.clone(),
+        (None, Some("boolean")) => true.into(),
+        (None, Some("integer" | "number")) => schema["minimum"].as_i64().unwrap_or(1).max(1).into(),
+        (None, Some("string")) => "text".into(),
+        (None, Some("array")) => json!(["text"]),
+        (None, _) => json!({ "key": "value" }),
+    }
+}
+
+fn insert(values: &mut Map<String, Value>, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => _ = values.insert(path.to_owned(), value),
+        Some((block, rest)) => {
+            let block = values.entry(block).or_insert_with(|| json!({}));
+            insert(block.as_object_mut().unwrap(), rest, value);
+        }
+    }
+}
+
+#[test]
+fn every_setting_reaches_the_settings_file_unchanged() {
+    let mut values = Map::new();
+    for (path, schema) in settings_keys() {
+        insert(&mut values, &path, sample(&schema));
+    }
+    let values = Value::Object(values);
+    assert_eq!(yaml(&settings_file(&values)), values);
+}
+
+#[test]
+fn what_is_not_written_is_not_in_the_settings_file() {
+    assert_eq!(settings_file(&json!({})).trim(), "{}");
+    assert_eq!(settings_file(&json!({ "ipam": null, "operator": { "replicas": 3 } })).trim(), "{}");
+}
+
+#[test]
+fn the_values_files_of_the_three_modes_give_their_settings() {
+    let list = ["10.0.0.0/8"];
+    let files = [
+        json!({ "ipam": { "mode": "kubernetes" }, "k8s": { "requireIPv4PodCIDR": true, "requireIPv6PodCIDR": true } }),
+        json!({ "ipam": { "mode": "cluster-pool", "clusterPoolIPv4": "10.200.0.0/16", "clusterPoolIPv4MaskSize": 24 } }),
+        json!({
+            "ipam": { "mode": "cluster-pool", "operator": {
+                "clusterPoolIPv4PodCIDRList": list, "clusterPoolIPv4MaskSize": 24,
+                "clusterPoolIPv6PodCIDRList": ["fd00::/104"], "clusterPoolIPv6MaskSize": 120,
+            } },
+            "ipv6": { "enabled": true },
+        }),
+    ];
+    for values in files {
+        let rendered = Settings::from_yaml(&settings_file(&values)).unwrap();
+        assert_eq!(rendered, Settings::from_yaml(&values.to_string()).unwrap());
+    }
+}
+
+#[test]
+fn every_key_is_in_values_yaml_with_an_explanation() {
+    let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
+    let text = chart("values.yaml");
+    let values = yaml(&text);
+    let clouds = ["eni.", "azure.", "ipam.nodeSpec."];
+    let mut missing = String::new();
+    for (path, _) in keys(&schema, "") {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        if values.pointer(&pointer).is_none() && !clouds.iter().any(|cloud| path.starts_with(cloud)) {
+            writeln!(missing, "{path}").unwrap();
+        }
+    }
+    assert_eq!(missing, "", "keys of the schema that values.yaml lacks");
+    let known = keys(&schema, "").into_iter().map(|(path, _)| path.rsplit('.').next().unwrap().to_owned());
+    let known = known.collect::<std::collections::BTreeSet<_>>();
+    let mut above = "";
+    for line in text.lines() {
+        let key = line.trim().split(':').next().unwrap();
+        let explained = above.trim().starts_with('#');
+        assert!(!known.contains(key) || explained, "no comment above `{line}`");
+        above = line;
+    }
+}
+
+#[test]
+fn the_settings_that_say_null_are_the_defaults_of_the_processes() {
+    let values = yaml(&chart("values.yaml"));
+    for (path, _) in settings_keys() {
+        let value = values.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null);
+        assert!(value.is_null(), "{path} is {value} in values.yaml; its default belongs into the settings");
+    }
+}
+
+#[test]
+fn the_guard_knows_the_same_defaults() {
+    let guard = chart("templates/_guard.tpl");
+    let defaults = Settings::from_yaml("ipv6: {enabled: true}").unwrap();
+    let ModeSettings::ClusterPool(defaults) = defaults.mode else { panic!("{:?}", defaults.mode) };
+    for pool in defaults.pools {
+        let (family, mask) = (pool.family, pool.mask_size);
+        let cidrs = format!("older.clusterPool{family} \"{}\")", pool.cidrs[0]);
+        assert!(guard.contains(&cidrs), "{cidrs}");
+        let mask = format!("older.clusterPool{family}MaskSize {mask})");
+        assert!(guard.contains(&mask), "{mask}");
+    }
+    assert!(guard.contains("mode | default \"cluster-pool\""));
+}
+
+#[test]
+fn helm_refuses_wrong_values_with_their_path() {
+    let cases = [
+        (json!({ "ipam": { "mod": "x" } }), "at '/ipam': additional properties 'mod' not allowed"),
+        (json!({ "ipam": { "mode": "eni" } }), "at '/ipam/mode': value must be one of 'kubernetes', 'cluster-pool'"),
+        (
+            json!({ "ipam": { "operator": { "clusterPoolIPv4MaskSize": 33 } } }),
+            "at '/ipam/operator/clusterPoolIPv4MaskSize': maximum: got 33, want 32",
+        ),
+        (json!({ "ipam": { "clusterPoolIPv4": "ten" } }), "at '/ipam/clusterPoolIPv4': 'ten' does not match pattern"),
+        (
+            json!({ "ipam": { "operator": { "clusterPoolIPv6PodCIDRList": ["fd00::/104", "x"] } } }),
+            "at '/ipam/operator/clusterPoolIPv6PodCIDRList/1': 'x' does not match pattern",
+        ),
+        (json!({ "operator": { "cooling": 300 } }), "at '/operator/cooling': got number, want null or string"),
+        (json!({ "operator": { "cooling": "5 m" } }), "at '/operator/cooling': '5 m' does not match pattern"),
+        (json!({ "operator": { "replica": 3 } }), "at '/operator': additional properties 'replica' not allowed"),
+        (
+            json!({ "agent": { "image": { "name": "x" } } }),
+            "at '/agent/image': additional properties 'name' not allowed",
+        ),
+        (json!({ "agent": null }), "missing property 'agent'"),
+        (json!({ "crds": { "keep": "yes" } }), "at '/crds/keep': got string, want null or boolean"),
+    ];
+    for (values, expected) in cases {
+        let output = render(&values, &[]);
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && shown.contains(expected), "{values}: {shown}");
+    }
+}
+
+#[test]
+fn values_that_platform_engineers_set_are_accepted() {
+    let values = json!({
+        "global": { "anything": 1 },
+        "operator": {
+            "image": { "tag": 1.2, "digest": format!("sha256:{}", "0".repeat(64)) },
+            "tolerations": [], "affinity": { "nodeAffinity": {} }, "extraEnv": [{ "name": "CADASTRE_LOG", "value": "debug" }],
+        },
+        "imagePullSecrets": [{ "name": "pull" }],
+    });
+    let deployment = &objects(&values, "operator.yaml")[0];
+    let pod = &deployment["spec"]["template"]["spec"];
+    let image = format!("cadastre/operator@sha256:{}", "0".repeat(64));
+    assert_eq!(pod["containers"][0]["image"], image);
+    assert_eq!(pod["containers"][0]["env"][1]["value"], "debug");
+    assert_eq!(pod["imagePullSecrets"][0]["name"], "pull");
+    assert!(pod.get("tolerations").is_none());
+}
+
+#[test]
+fn a_changed_setting_rolls_both_workloads() {
+    let checksum = |values: &Value, template| {
+        objects(values, template)[0]["spec"]["template"]["metadata"]["annotations"]["checksum/config"].clone()
+    };
+    for template in ["operator.yaml", "agent.yaml"] {
+        let before = checksum(&json!({ "operator": { "replicas": 3 } }), template);
+        assert_eq!(before, checksum(&json!({}), template));
+        assert_ne!(before, checksum(&json!({ "operator": { "cooling": "6m" } }), template));
+    }
+}
+
+#[test]
+fn an_old_operator_stays_until_a_new_one_is_ready() {
+    let rollout = |values| objects(&values, "operator.yaml")[0]["spec"]["strategy"]["rollingUpdate"].clone();
+    assert_eq!(rollout(json!({})), json!({ "maxUnavailable": 1, "maxSurge": 1 }));
+    assert_eq!(rollout(json!({ "operator": { "replicas": 1 } })), json!({ "maxUnavailable": 0, "maxSurge": 1 }));
+    let recreate = json!({ "operator": { "updateStrategy": { "type": "Recreate" } } });
+    assert_eq!(objects(&recreate, "operator.yaml")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+#[test]
+fn probes_go_to_where_the_server_listens() {
+    let container = |values| objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"]["containers"][0].clone();
+    let everywhere = container(json!({}));
+    assert_eq!(everywhere["args"][3], "--listen=[::]:9962");
+    assert_eq!(everywhere["readinessProbe"]["httpGet"], json!({ "path": "/readyz", "port": "metrics" }));
+    let local = container(json!({ "agent": { "prometheus": { "host": "127.0.0.1", "port": 1 } } }));
+    assert_eq!(local["args"][3], "--listen=127.0.0.1:1");
+    assert_eq!(local["ports"][0]["containerPort"], 1);
+    assert_eq!(
+        local["livenessProbe"]["httpGet"],
+        json!({ "path": "/healthz", "port": "metrics", "host": "127.0.0.1" })
+    );
+}
+
+#[test]
+fn definitions_are_kept_unless_told_otherwise() {
+    let kept = objects(&json!({}), "crds.yaml");
+    assert_eq!(kept.len(), 4);
+    for definition in &kept {
+        assert_eq!(definition["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    }
+    for definition in objects(&json!({ "crds": { "keep": false } }), "crds.yaml") {
+        assert!(definition["metadata"].get("annotations").is_none());
+    }
+    let none = render(&json!({ "crds": { "install": false } }), &[]);
+    assert!(!String::from_utf8(none.stdout).unwrap().contains("CustomResourceDefinition"));
+}
+
+#[test]
+fn helm_finds_nothing_to_complain_of_and_the_versions_agree() {
+    let lint = helm().arg("lint").arg("--strict").arg(repo().join("charts/cadastre")).output().unwrap();
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    let chart = yaml(&chart("Chart.yaml"));
+    assert_eq!(
+        (&chart["version"], &chart["appVersion"]),
+        (&env!("CARGO_PKG_VERSION").into(), &env!("CARGO_PKG_VERSION").into())
+    );
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Writes the generated files anew: those that a test compares with what the code gives.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Custom resource definitions and the schema of the values, from the Rust types.
+UPDATE=1 cargo test --quiet -p cadastre-runtime --test generated
+git status --short -- charts
