@@ -101,8 +101,8 @@ pub struct Step {
     pub records: Vec<Record>,
     /// Callers that are not here wait.
     pub replies: Vec<(Token, Answer)>,
-    /// What the operator assigned and cannot be used.
-    pub problems: Vec<String>,
+    /// After an assignment: what of it cannot be used.
+    pub problems: Option<Vec<String>>,
     /// Addresses released by tombstones, by proofs, because nobody got the reply.
     pub by_tombstone: u64,
     pub by_proof: u64,

@@ -235,7 +235,7 @@ impl Pools<Live> {
         if before == wanted {
             return;
         }
-        step.problems.extend(self.book.set_blocks(&wanted));
+        step.problems = Some(self.book.set_blocks(&wanted));
         self.book.settle();
         step.records.push(Record::Blocks(self.book.blocks()));
         self.phase.stirred = true;

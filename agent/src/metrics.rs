@@ -1,0 +1,131 @@
+//! What Prometheus is told. Every name begins with `cadastre_agent_`.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Labelled;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::outlook::Outlook;
+
+/// From a tenth of a millisecond, which a call takes, to 10 s, which an ADD waits for an assignment.
+const LATENCIES: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 10.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AddressLabels {
+    pool: String,
+    family: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    /// `ok`, or the CNI error code.
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: &'static str,
+}
+
+/// Clones share the numbers.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    addresses: Labelled<AddressLabels, Gauge<f64, AtomicU64>>,
+    requests: Labelled<RequestLabels, Counter>,
+    latency: Labelled<VerbLabels, Histogram, fn() -> Histogram>,
+    waiting: Gauge,
+    journal_bytes: Gauge,
+    journal_compactions: Counter,
+    journal_failed: Gauge,
+    mode_mismatch: Gauge,
+    cooling_cut_short: Counter,
+    pub tombstones: Counter,
+    pub reclaimed: Counter,
+    pub undelivered: Counter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
+        let metrics = Self {
+            addresses: Labelled::default(),
+            requests: Labelled::default(),
+            latency: Labelled::new_with_constructor(latency),
+            waiting: Gauge::default(),
+            journal_bytes: Gauge::default(),
+            journal_compactions: Counter::default(),
+            journal_failed: Gauge::default(),
+            mode_mismatch: Gauge::default(),
+            cooling_cut_short: Counter::default(),
+            tombstones: Counter::default(),
+            reclaimed: Counter::default(),
+            undelivered: Counter::default(),
+        };
+        metrics.register(registry);
+        metrics
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let Self { addresses, requests, latency, waiting, journal_bytes, journal_compactions, .. } = self.clone();
+        let Self { journal_failed, mode_mismatch, cooling_cut_short, tombstones, reclaimed, undelivered, .. } =
+            self.clone();
+        registry.register("addresses", "Addresses of this node by pool, family and state", addresses);
+        registry.register("requests", "Calls by verb and result: ok, or the CNI error code", requests);
+        registry.register_with_unit("request", "Time from reading a call to its reply", Unit::Seconds, latency);
+        registry.register("waiting", "ADDs that wait for an assignment", waiting);
+        registry.register_with_unit("journal", "Length of the journal", Unit::Bytes, journal_bytes);
+        registry.register("journal_compactions", "How often the journal was written anew", journal_compactions);
+        registry.register("journal_failed", "1 while no ADD can be recorded", journal_failed);
+        registry.register("mode_mismatch", "1 while configured and recorded mode differ", mode_mismatch);
+        registry.register(
+            "cooling_cut_short",
+            "Addresses given early because nothing else was free",
+            cooling_cut_short,
+        );
+        registry.register("tombstones_replayed", "Attachments released by a DEL that found no agent", tombstones);
+        registry.register("reclaimed", "Attachments released because pod and namespace were gone", reclaimed);
+        registry.register("undelivered", "Allocations undone because the caller had gone away", undelivered);
+    }
+
+    /// One call was answered. `code`: of its error, if it failed.
+    pub fn answered(&self, verb: &'static str, code: Option<u32>, took: Duration) {
+        let result = code.map_or_else(|| "ok".to_owned(), |code| code.to_string());
+        self.requests.get_or_create(&RequestLabels { verb, result }).inc();
+        self.latency.get_or_create(&VerbLabels { verb }).observe(took.as_secs_f64());
+    }
+
+    /// The pools have changed.
+    pub fn show(&self, before: &Outlook, now: &Outlook, mode_differs: bool) {
+        for share in before.view.shares.iter().chain(&now.view.shares) {
+            let counts = now.view.shares.iter().find(|new| (&new.pool, new.family) == (&share.pool, share.family));
+            let counts = counts.map(|share| share.counts).unwrap_or_default();
+            #[expect(clippy::cast_precision_loss, reason = "a /64 is shown to 16 digits")]
+            let states = [
+                ("allocated", counts.allocated as f64),
+                ("cooling", counts.cooling as f64),
+                ("reserved", counts.reserved as f64),
+                ("free", counts.free as f64),
+            ];
+            for (state, count) in states {
+                let labels = AddressLabels { pool: share.pool.clone(), family: share.family.to_string(), state };
+                self.addresses.get_or_create(&labels).set(count);
+            }
+        }
+        let yielded = |outlook: &Outlook| outlook.view.shares.iter().map(|share| share.yielded).sum::<u64>();
+        self.cooling_cut_short.inc_by(yielded(now).saturating_sub(yielded(before)));
+        self.waiting.set(i64::try_from(now.view.waiting).unwrap_or(i64::MAX));
+        self.journal_bytes.set(i64::try_from(now.journal.bytes).unwrap_or(i64::MAX));
+        self.journal_compactions.inc_by(now.journal.compactions.saturating_sub(before.journal.compactions));
+        self.journal_failed.set(now.journal.trouble.is_some().into());
+        self.mode_mismatch.set(mode_differs.into());
+    }
+}

@@ -1,0 +1,123 @@
+//! What the parts of the agent know of each other, and what that means: for the condition, for readiness, for people.
+
+use cadastre_api::{FamilyHealth, Mode, reason};
+use cadastre_core::Family;
+
+use crate::pools::View;
+
+/// What the owner of the pools shows after each batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    pub view: View,
+    pub journal: JournalOutlook,
+    /// What the operator assigned and cannot be used.
+    pub problems: Vec<String>,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalOutlook {
+    /// Why no ADD can be recorded, or why the journal cannot be read.
+    pub trouble: Option<String>,
+    pub bytes: u64,
+    pub compactions: u64,
+}
+
+/// What the watches show of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// `1.36 (v1.36.3)`, once it was heard.
+    pub version: Option<String>,
+    /// Why the API server cannot be heard, while it cannot.
+    pub trouble: Option<String>,
+}
+
+/// Whether ADDs are served, as the condition `Serving` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub serving: bool,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// Reasons that only the agent gives.
+mod reasons {
+    pub const SERVING: &str = "Serving";
+    pub const NO_ASSIGNMENT: &str = "NoAssignment";
+    pub const BLOCK_UNUSABLE: &str = "BlockUnusable";
+    pub const JOURNAL_FAILED: &str = "JournalFailed";
+}
+
+impl Outlook {
+    /// What people should know first.
+    #[must_use]
+    pub fn verdict(&self, configured: Mode) -> Verdict {
+        let no = |reason, message| Verdict { serving: false, reason, message };
+        if let Some(trouble) = &self.journal.trouble {
+            return no(reasons::JOURNAL_FAILED, trouble.clone());
+        }
+        let assigned = self.view.shares.iter().filter(|share| !share.blocks.is_empty());
+        if self.view.assigned.is_none() || assigned.clone().next().is_none() {
+            return no(reasons::NO_ASSIGNMENT, self.absence());
+        }
+        if let Some(full) = assigned.clone().find(|share| !share.has_any) {
+            let message = format!("pool {} has no free {} address on this node", full.pool, full.family);
+            return no(reason::POOL_EXHAUSTED, message);
+        }
+        if let Some(problem) = self.problems.first() {
+            return Verdict { serving: true, reason: reasons::BLOCK_UNUSABLE, message: problem.clone() };
+        }
+        match self.mode_differs(configured) {
+            Some(message) => Verdict { serving: true, reason: reason::MODE_DIFFERS, message },
+            None => Verdict { serving: true, reason: reasons::SERVING, message: "addresses are allocated".to_owned() },
+        }
+    }
+
+    /// Why there is no block.
+    #[must_use]
+    pub fn absence(&self) -> String {
+        match &self.view.assigned {
+            Some(assigned) if assigned.note.is_empty() => "the operator has assigned no block".to_owned(),
+            Some(assigned) => assigned.note.clone(),
+            None if self.view.absence.is_empty() => {
+                "there is no IPAMNode yet: see whether the operator runs and what its log says".to_owned()
+            }
+            None => self.view.absence.clone(),
+        }
+    }
+
+    /// The mode in force.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        self.view.assigned.as_ref().map(|assigned| assigned.mode)
+    }
+
+    /// Both modes and the remedy, if they are two.
+    #[must_use]
+    pub fn mode_differs(&self, configured: Mode) -> Option<String> {
+        let recorded = self.mode().filter(|recorded| *recorded != configured)?;
+        Some(format!(
+            "configured mode {configured} is not the recorded mode {recorded}, which goes on: set ipam.mode back to {recorded}"
+        ))
+    }
+
+    /// Health of a family, if the node has it.
+    #[must_use]
+    pub fn health(&self, family: Family) -> Option<FamilyHealth> {
+        let mut shares = self.view.shares.iter().filter(|share| share.family == family && !share.blocks.is_empty());
+        let full = shares.clone().all(|share| !share.has_any);
+        shares.next().map(|_| if full { FamilyHealth::Exhausted } else { FamilyHealth::Ok })
+    }
+
+    /// `3/254`, or `3/254, 3/254` for two families: held of what can be.
+    #[must_use]
+    pub fn usage(&self) -> String {
+        let of_family = |family: Family| {
+            let shares: Vec<_> = self.view.shares.iter().filter(|share| share.family == family).collect();
+            let allocated: u64 = shares.iter().map(|share| share.counts.allocated).sum();
+            let capacity = shares.iter().fold(0_u128, |sum, share| sum.saturating_add(share.counts.capacity));
+            (!shares.is_empty()).then(|| format!("{allocated}/{capacity}"))
+        };
+        Family::ALL.into_iter().filter_map(of_family).collect::<Vec<_>>().join(", ")
+    }
+}

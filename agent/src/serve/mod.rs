@@ -1,0 +1,72 @@
+//! The socket, from listening to the last reply.
+//!
+//! ```text
+//! thread "serve", one for all of it: accept ─▶ connection, connection, … ─▶ queue ─▶ owner
+//! ```
+//! One thread, so that a call changes threads nowhere; and one of its own, so that neither a long list from the API server
+//! nor a scrape of the metrics makes a pod wait.
+
+mod connection;
+mod listen;
+mod owner;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cadastre_runtime::Shutdown;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc};
+
+pub use listen::{ListenError, Socket, folder_of};
+pub use owner::{Message, Owner, State};
+
+use crate::metrics::Metrics;
+use crate::pools::Token;
+use connection::Connection;
+
+/// Calls that are served at once; more wait in the backlog of the socket.
+const AT_ONCE: usize = 256;
+
+/// After `accept` failed, mostly for want of files: others have to end first.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the shutdown is asked for. Calls that wait then are cut off: their plugins ask the next agent.
+pub async fn serve(
+    socket: Socket,
+    owner: Owner,
+    queue: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
+    metrics: Metrics,
+    shutdown: Shutdown,
+) -> std::io::Result<()> {
+    let (to_owner, queue) = queue;
+    let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
+    let owner = tokio::spawn(owner.run(queue));
+    tokio::select! {
+        () = accept(&listener, &to_owner, &metrics) => {}
+        () = shutdown.requested() => {}
+        ended = owner => tracing::error!(?ended, "the owner of the pools has ended"),
+    }
+    socket.close();
+    Ok(())
+}
+
+async fn accept(listener: &UnixListener, owner: &mpsc::UnboundedSender<Message>, metrics: &Metrics) {
+    let served = Arc::new(Semaphore::new(AT_ONCE));
+    for token in 0.. {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&served).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (owner, metrics) = (owner.clone(), metrics.clone());
+                let connection = Connection { stream, token: Token(token), owner, metrics };
+                tokio::spawn(connection.serve(permit));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a call could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The task that owns the pools: everything that happens comes to it through one queue.
+//!
+//! ```text
+//! connections ─┐                        tombstones ─┐
+//! watches ─────┼─▶ queue ─▶ all that is there ─▶ Desk::handle ─▶ replies, then the outlook for everybody else
+//! clock ───────┘
+//! ```
+//! A batch is whatever came while the last one was written, so that it is small when nothing is to do and one write serves
+//! many when there is much.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use cadastre_messages::report::Report;
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, ValidAttachment};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::boot_time::BootTime;
+use crate::desk::Desk;
+use crate::metrics::Metrics;
+use crate::netns::{self, Probe};
+use crate::outlook::{Cluster, JournalOutlook, Outlook};
+use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, broken};
+use crate::record::NetnsRecord;
+use crate::report::{Identity, report};
+use crate::tombstones::{Tombstone, Tombstones};
+
+/// Calls of one batch, so that the first of them does not wait for ever.
+const BATCH: usize = 512;
+
+/// Between two looks at tombstones, cooling and what could not be written.
+const PASS: Duration = Duration::from_secs(1);
+
+/// What comes through the queue.
+#[derive(Debug)]
+pub enum Message {
+    /// A CNI verb.
+    Call(Asked),
+    /// What watches and reconciliation found.
+    Event(Input),
+    /// Everything, for people.
+    Report(oneshot::Sender<Report>),
+    /// Every attachment, for reconciliation.
+    Holders(oneshot::Sender<Vec<HolderView>>),
+}
+
+/// A call, and where its answer goes.
+#[derive(Debug)]
+pub struct Asked {
+    pub token: Token,
+    pub call: Verb,
+    pub reply: oneshot::Sender<Answer>,
+    /// Counts the call among those that are served at once; given back when it has to wait.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// The verbs that the pools answer.
+#[derive(Clone, Debug)]
+pub enum Verb {
+    Add { add: Box<Add>, seen: bool },
+    Check(Check),
+    Del(Attachment),
+    Gc(Gc),
+    Status,
+}
+
+/// Serving, or knowing why not.
+#[derive(Debug)]
+pub enum State {
+    Serving(Box<Desk>),
+    /// The journal cannot be read: no ADD, and DEL has nothing to release.
+    Broken(String),
+}
+
+/// What the owner is given.
+#[derive(Debug)]
+pub struct Owner {
+    pub identity: Identity,
+    pub state: State,
+    pub tombstones: Tombstones,
+    pub metrics: Metrics,
+    pub outlook: watch::Sender<Outlook>,
+    pub cluster: watch::Receiver<Cluster>,
+    /// Callers that have no answer yet.
+    waiting: HashMap<Token, Waiting>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reply: oneshot::Sender<Answer>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Owner {
+    pub fn new(
+        identity: Identity,
+        state: State,
+        tombstones: Tombstones,
+        metrics: Metrics,
+        outlook: watch::Sender<Outlook>,
+        cluster: watch::Receiver<Cluster>,
+    ) -> Self {
+        let (waiting, problems) = (HashMap::new(), Vec::new());
+        let mut owner = Self { identity, state, tombstones, metrics, outlook, cluster, waiting, problems };
+        owner.show();
+        owner
+    }
+
+    /// Serves until nobody can ask any more.
+    pub async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
+        let mut passes = interval(PASS);
+        passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            let deadline = self.deadline();
+            let due =
+                async { if let Some(at) = deadline { sleep_until(at).await } else { std::future::pending().await } };
+            let questions = tokio::select! {
+                received = queue.recv_many(&mut batch, BATCH) => {
+                    if received == 0 { return; }
+                    self.batch(&mut batch, false)
+                }
+                _ = passes.tick() => self.batch(&mut batch, true),
+                () = due => self.batch(&mut batch, false),
+            };
+            tokio::task::yield_now().await; // Replies go out first.
+            self.show();
+            questions.into_iter().for_each(|question| self.tell(question));
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let State::Serving(desk) = &self.state else { return None };
+        let deadline = desk.pools.next_deadline()?;
+        Some(Instant::now() + deadline.since(BootTime::now()))
+    }
+
+    /// One batch: tombstones first, since they are older than what came now. Returns what only wants to look.
+    fn batch(&mut self, messages: &mut Vec<Message>, pass: bool) -> Vec<Message> {
+        let (mut inputs, mut questions) = (Vec::with_capacity(messages.len() + 1), Vec::new());
+        let adds =
+            messages.iter().any(|message| matches!(message, Message::Call(Asked { call: Verb::Add { .. }, .. })));
+        let tombstones = if adds || pass { self.tombstones.scan() } else { Vec::new() };
+        inputs.extend(
+            tombstones
+                .iter()
+                .map(|Tombstone { attachment, at, .. }| Input::Tombstone { attachment: attachment.clone(), at: *at }),
+        );
+        for message in messages.drain(..) {
+            match message {
+                Message::Call(asked) => inputs.push(self.admit(asked)),
+                Message::Event(input) => inputs.push(input),
+                question @ (Message::Report(_) | Message::Holders(_)) => questions.push(question),
+            }
+        }
+        if pass {
+            inputs.push(Input::Pass);
+        }
+        match &mut self.state {
+            State::Serving(desk) => {
+                if pass {
+                    desk.tend();
+                }
+                let step = desk.handle(BootTime::now(), inputs);
+                self.settle(step, &tombstones);
+            }
+            State::Broken(why) => {
+                let why = why.clone();
+                self.refuse(&inputs, &why);
+            }
+        }
+        questions
+    }
+
+    fn admit(&mut self, asked: Asked) -> Input {
+        let Asked { token, call, reply, permit } = asked;
+        self.waiting.insert(token, Waiting { reply, permit: Some(permit) });
+        match call {
+            Verb::Add { add, seen } => Input::Add { token, add, seen },
+            Verb::Check(check) => Input::Check { token, check },
+            Verb::Del(attachment) => Input::Del { token, attachment },
+            Verb::Gc(gc) => Input::Gc { token, gone: self.unlisted(&gc) },
+            Verb::Status => Input::Status { token },
+        }
+    }
+
+    /// Holders that the runtime does not list, without those whose namespace lives: a list may be wrong.
+    fn unlisted(&self, gc: &Gc) -> Vec<Holder> {
+        let State::Serving(desk) = &self.state else { return Vec::new() };
+        let Gc { network, valid } = gc;
+        let valid: std::collections::HashSet<ValidAttachment> = valid.iter().cloned().collect();
+        let listed = |attachment: &Attachment| {
+            let Attachment { network: _, container_id, interface } = attachment.clone();
+            valid.contains(&ValidAttachment { container_id, interface })
+        };
+        let unused = |netns: &NetnsRecord| match netns::probe(netns) {
+            Probe::Gone => true,
+            Probe::Lives => false,
+            Probe::Unknown => !netns.seen, // Then the runtime's word is all there is.
+        };
+        let holders = desk.pools.holders(Some(network));
+        let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(&view.netns));
+        gone.map(|view| view.holder).collect()
+    }
+
+    /// Everything is recorded: the callers may know.
+    fn settle(&mut self, step: Step, tombstones: &[Tombstone]) {
+        let Step { records: _, replies, problems, by_tombstone, by_proof, undelivered, .. } = step;
+        for (token, answer) in replies {
+            if let Some(Waiting { reply, permit: _ }) = self.waiting.remove(&token) {
+                drop(reply.send(answer)); // Who has gone away is noticed by the connection.
+            }
+        }
+        // Who has no answer yet waits for an assignment, and is in nobody's way.
+        self.waiting.values_mut().for_each(|waiting| waiting.permit = None);
+        self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
+        self.metrics.tombstones.inc_by(by_tombstone);
+        self.metrics.reclaimed.inc_by(by_proof);
+        self.metrics.undelivered.inc_by(undelivered);
+        for problem in problems.iter().flatten() {
+            tracing::warn!(problem, "a block that the operator assigned cannot be used");
+        }
+        self.problems = problems.unwrap_or_else(|| std::mem::take(&mut self.problems));
+        let State::Serving(desk) = &self.state else { return };
+        if desk.trouble().is_none() {
+            self.tombstones.remove(tombstones);
+        }
+    }
+
+    fn refuse(&mut self, inputs: &[Input], why: &str) {
+        for input in inputs {
+            let failure = broken(why);
+            let (token, answer) = match input {
+                Input::Add { token, .. } | Input::Check { token, .. } => (token, Answer::Failed(failure)),
+                Input::Status { token } => {
+                    let code = cadastre_messages::code::NOT_AVAILABLE;
+                    (token, Answer::Failed(Failure { code, ..failure }))
+                }
+                Input::Del { token, .. } | Input::Gc { token, .. } => (token, Answer::done()),
+                _ => continue,
+            };
+            if let Some(waiting) = self.waiting.remove(token) {
+                drop(waiting.reply.send(answer));
+            }
+        }
+    }
+
+    /// Lets everybody else see what changed.
+    fn show(&mut self) {
+        let outlook = match &self.state {
+            State::Serving(desk) => Outlook {
+                view: desk.pools.view(),
+                journal: JournalOutlook {
+                    trouble: desk.trouble().map(ToOwned::to_owned),
+                    bytes: desk.journal().len(),
+                    compactions: desk.journal().compactions(),
+                },
+                problems: self.problems.clone(),
+            },
+            State::Broken(why) => Outlook {
+                journal: JournalOutlook { trouble: Some(why.clone()), ..JournalOutlook::default() },
+                ..Outlook::default()
+            },
+        };
+        let differs = outlook.mode_differs(self.identity.configured).is_some();
+        let metrics = &self.metrics;
+        self.outlook.send_if_modified(|shown| {
+            let changed = *shown != outlook;
+            if changed {
+                metrics.show(shown, &outlook, differs);
+                *shown = outlook;
+            }
+            changed
+        });
+    }
+
+    fn tell(&self, message: Message) {
+        match (message, &self.state) {
+            (Message::Report(to), state) => {
+                let addresses = match state {
+                    State::Serving(desk) => desk.pools.addresses(),
+                    State::Broken(_) => Vec::new(),
+                };
+                let report = report(&self.identity, &self.outlook.borrow(), &self.cluster.borrow(), addresses);
+                drop(to.send(report));
+            }
+            (Message::Holders(to), State::Serving(desk)) => drop(to.send(desk.pools.holders(None).collect())),
+            _ => {}
+        }
+    }
+}
+
+impl Verb {
+    /// The verb of a call, if the pools answer it.
+    pub fn of(call: Call) -> Option<Self> {
+        Some(match call {
+            Call::Add(add) => {
+                let seen = netns::sees(&add.netns);
+                Self::Add { add: Box::new(add), seen }
+            }
+            Call::Check(check) => Self::Check(check),
+            Call::Del(Del { attachment }) => Self::Del(attachment),
+            Call::Gc(gc) => Self::Gc(gc),
+            Call::Status => Self::Status,
+            Call::Report => return None,
+        })
+    }
+}
