@@ -72,6 +72,11 @@ impl Extent {
         }
     }
 
+    /// Takes the first free unit from `from` on.
+    pub(crate) fn take_next(&mut self, from: u128) -> Option<u128> {
+        self.busy.insert_gap(from, self.last)
+    }
+
     /// Takes a unit that is not taken.
     pub(crate) fn take(&mut self, index: u128) {
         self.busy.insert(index);

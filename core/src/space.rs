@@ -123,18 +123,29 @@ impl Space {
     /// Takes the next free unit behind the cursor, through the CIDRs in their order, wrapping once, and moves the cursor
     /// there; `None` if nothing is free.
     pub fn take_next(&mut self) -> Option<Cidr> {
-        let (place, index) = self.find_after(self.cursor)?;
-        let unit = self.extents[place].unit_at(index)?;
-        self.mark(place, index);
-        self.cursor = Some(unit);
-        Some(unit)
+        let (place, from) = self.start(self.cursor);
+        let (place, index) = match self.extents.get_mut(place)?.take_next(from) {
+            Some(index) => (place, index),
+            None => self.next_open(place).and_then(|place| Some((place, self.extents[place].take_next(0)?)))?,
+        };
+        let extent = &self.extents[place];
+        if !extent.has_free() {
+            self.open.remove(&place);
+        }
+        self.cursor = extent.unit_at(index);
+        self.cursor
     }
 
     /// What `take_next` would take if the cursor were `cursor`.
     #[must_use]
     pub fn peek_after(&self, cursor: Option<Cidr>) -> Option<Cidr> {
-        let (place, index) = self.find_after(cursor)?;
-        self.extents[place].unit_at(index)
+        let (place, from) = self.start(cursor);
+        let extent = self.extents.get(place)?;
+        if let Some(index) = extent.next_free(from) {
+            return extent.unit_at(index);
+        }
+        let extent = &self.extents[self.next_open(place)?];
+        extent.unit_at(extent.next_free(0)?)
     }
 
     /// The next free unit behind `cursor` within one CIDR of the list, wrapping once.
@@ -232,10 +243,10 @@ impl Space {
     /// What is taken: the units of each CIDR of the list, then what was claimed in other sizes or outside.
     pub fn taken(&self) -> impl Iterator<Item = Cidr> + '_ {
         let units = self.extents.iter().flat_map(|extent| {
-            let indexes = std::iter::successors(extent.next_taken(0), |index| extent.next_taken(index + 1));
-            indexes.filter_map(|index| extent.unit_at(index))
+            let first = self.next_unit(extent, 0);
+            std::iter::successors(first, |(index, _)| self.next_unit(extent, index + 1)).map(|(_, unit)| unit)
         });
-        units.filter(|unit| self.claim_in(unit).is_none()).chain(self.claims.values().copied())
+        units.chain(self.claims.values().copied())
     }
 
     /// Whether `cidr`, of whatever size, lies in the list and nothing in it is taken or reserved.
@@ -347,13 +358,25 @@ impl Space {
         Some((place, self.extents[place].index_of(cursor.last())? + 1))
     }
 
-    fn find_after(&self, cursor: Option<Cidr>) -> Option<(usize, u128)> {
-        let (place, from) = cursor.and_then(|cursor| self.behind(&cursor)).unwrap_or((0, 0));
-        if let Some(index) = self.extents.get(place)?.next_free(from) {
-            return Some((place, index));
+    /// Where a search behind `cursor` begins: a place, which may not exist, and a unit there.
+    fn start(&self, cursor: Option<Cidr>) -> (usize, u128) {
+        cursor.and_then(|cursor| self.behind(&cursor)).unwrap_or((0, 0))
+    }
+
+    /// The next place behind `place` that has a free unit, wrapping, and at last `place` itself.
+    fn next_open(&self, place: usize) -> Option<usize> {
+        self.open.range(place + 1..).next().or_else(|| self.open.first()).copied()
+    }
+
+    /// The first unit from `from` on that was taken as such, and not by a claim that touches it.
+    fn next_unit(&self, extent: &Extent, mut from: u128) -> Option<(u128, Cidr)> {
+        loop {
+            let index = extent.next_taken(from)?;
+            let unit = extent.unit_at(index)?;
+            let Some(claim) = self.claim_in(&unit) else { return Some((index, unit)) };
+            // The claim may be as large as the extent: step over all of it.
+            from = extent.span(claim.first(), claim.last())?.1 + 1;
         }
-        let place = *self.open.range(place + 1..).next().or_else(|| self.open.first())?;
-        Some((place, self.extents[place].next_free(0)?))
     }
 
     fn claim_in(&self, cidr: &Cidr) -> Option<Cidr> {

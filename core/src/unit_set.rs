@@ -137,6 +137,26 @@ impl UnitSet {
         gone == 1
     }
 
+    /// Adds the first unit from `from` on that is not there, if that is at most `last`.
+    pub(crate) fn insert_gap(&mut self, from: u128, last: u128) -> Option<u128> {
+        let (number, bit) = split(from);
+        // Most often it is in the page at hand: one search of the tree in place of two.
+        if let Some(page) = self.pages.get_mut(&number)
+            && let Some(bit) = page.next_gap(bit)
+            && join(number, bit) <= last
+        {
+            page.insert(bit, bit);
+            if page.is_full() {
+                self.full.get_or_insert_default().insert(number);
+            }
+            self.len += 1;
+            return Some(join(number, bit));
+        }
+        let index = self.next_gap(from).filter(|&index| index <= last)?;
+        self.insert(index);
+        Some(index)
+    }
+
     /// Adds all units of `first..=last`, and says how many were not there.
     pub(crate) fn insert_range(&mut self, first: u128, last: u128) -> u128 {
         let mut new = 0;
@@ -294,6 +314,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Op {
         Insert(u128),
+        InsertGap((u128, u128)),
         Remove(u128),
         InsertRange((u128, u128)),
         RemoveRange((u128, u128)),
@@ -302,6 +323,7 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             point().prop_map(Op::Insert),
+            range().prop_map(Op::InsertGap),
             point().prop_map(Op::Remove),
             range().prop_map(Op::InsertRange),
             range().prop_map(Op::RemoveRange),
@@ -315,6 +337,14 @@ mod tests {
             Op::Insert(point) => {
                 model.insert(point, point);
                 set.insert(point).into()
+            }
+            Op::InsertGap((first, last)) => {
+                let gap = model.next_gap(first).filter(|&gap| gap <= last);
+                if let Some(gap) = gap {
+                    model.insert(gap, gap);
+                }
+                assert_eq!(set.insert_gap(first, last), gap);
+                u128::from(gap.is_some())
             }
             Op::Remove(point) => {
                 model.remove(point, point);

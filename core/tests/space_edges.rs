@@ -92,6 +92,8 @@ fn all_of_ipv6_can_be_reserved_and_claimed() {
     assert_eq!(space.counts(), Counts { total, taken, reserved: 0, free: total - taken });
     space.set_cursor(Some(cidr("fcff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/128")));
     assert_eq!(take(&mut space, 2), ["fcff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", "fe00::/128"]);
+    let taken: Vec<String> = space.taken().map(|cidr| cidr.to_string()).collect();
+    assert_eq!(taken, ["fcff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", "fe00::/128", "fd00::/8"]);
     space.give_back(&cidr("fd00::/8")).unwrap();
     assert_eq!(space.counts().taken, 2);
 }
