@@ -72,7 +72,7 @@ fn explain(settings: &Settings, config: &IPAMConfig, refusals: &[Refusal], holde
     let mut text = String::new();
     // Writing to a string cannot fail.
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<18}{value}");
+        let _ = writeln!(text, "{name:<19}{value}");
     };
     line("recorded mode:", config.spec.mode.label());
     line("configured mode:", settings.mode.mode().label());

@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::lease::{Elector, LEASE_NAME, Move, Timing};
+use crate::lease::{Elector, LEASE_NAME, Move};
 use crate::outcome::with_causes;
 
 /// Why a look at the Lease, or a write, came to nothing.
@@ -31,13 +31,8 @@ pub struct Election {
 }
 
 impl Election {
-    pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self {
-            leases: Api::namespaced(client, namespace),
-            namespace: namespace.to_owned(),
-            elector: Elector::new(identity.to_owned(), Timing::default()),
-            held: None,
-        }
+    pub fn new(client: Client, namespace: &str, elector: Elector) -> Self {
+        Self { leases: Api::namespaced(client, namespace), namespace: namespace.to_owned(), elector, held: None }
     }
 
     /// Returns when this process leads, and until when it does unless it renews.
@@ -54,7 +49,7 @@ impl Election {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(error = with_causes(&error), "cannot campaign"),
             }
-            tokio::time::sleep(self.elector.timing().retry).await;
+            tokio::time::sleep(self.elector.wait(Instant::now())).await;
         }
     }
 
@@ -62,7 +57,7 @@ impl Election {
     /// latest.
     pub async fn keep(&mut self, mut until: Instant) {
         loop {
-            tokio::time::sleep_until((Instant::now() + self.elector.timing().retry).min(until).into()).await;
+            tokio::time::sleep_until((Instant::now() + self.elector.timing().renewal).min(until).into()).await;
             let sent = Instant::now();
             if sent >= until {
                 tracing::error!("the Lease could not be renewed in time");

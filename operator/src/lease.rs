@@ -21,20 +21,27 @@ use k8s_openapi::jiff::Timestamp;
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "cadastre-operator";
 
-/// How long what lasts; the defaults of Kubernetes' own components.
+/// How long what lasts; all but `look` the defaults of Kubernetes' own components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Others may take a lease that was not renewed for this long.
     pub duration: Duration,
     /// We stop leading if we could not renew for this long: before others may start.
     pub deadline: Duration,
-    /// Between two looks or renewals.
-    pub retry: Duration,
+    /// Between two renewals.
+    pub renewal: Duration,
+    /// Between two looks of who does not lead: a lease that was given back is taken within this.
+    pub look: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { duration: Duration::from_secs(15), deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
+        Self {
+            duration: Duration::from_secs(15),
+            deadline: Duration::from_secs(10),
+            renewal: Duration::from_secs(2),
+            look: Duration::from_secs(1),
+        }
     }
 }
 
@@ -62,18 +69,34 @@ struct Sighting {
 #[derive(Clone, Debug)]
 pub struct Elector {
     identity: String,
+    /// How identities of this very pod begin, if it is one. Its containers run one after another, so a holder of such an
+    /// identity that is not us is dead.
+    pod: Option<String>,
     timing: Timing,
     sighting: Option<Sighting>,
 }
 
 impl Elector {
-    /// `identity` must differ between any two processes.
-    pub fn new(identity: String, timing: Timing) -> Self {
-        Self { identity, timing, sighting: None }
+    /// `unique` must differ between any two processes, `pod` between any two that may run at once.
+    pub fn new(pod: Option<&str>, unique: &str, timing: Timing) -> Self {
+        let pod = pod.map(|pod| format!("{pod}_"));
+        let identity = format!("{}{unique}", pod.as_deref().unwrap_or_default());
+        Self { identity, pod, timing, sighting: None }
+    }
+
+    /// As the Lease shows it.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub fn timing(&self) -> Timing {
         self.timing
+    }
+
+    /// How long to wait before the next look: not past the moment at which the lease seen runs out.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let left = self.sighting.as_ref().map(|seen| (seen.since + seen.duration).saturating_duration_since(now));
+        left.filter(|left| !left.is_zero()).map_or(self.timing.look, |left| left.min(self.timing.look))
     }
 
     /// When leadership ends that was won or renewed by a request sent at `sent`.
@@ -101,7 +124,7 @@ impl Elector {
             self.sighting = None;
             return Move::Replace(Box::new(self.renewed(lease, wall)));
         }
-        if !holder(lease).is_empty() && !self.has_run_out(lease, now) {
+        if !holder(lease).is_empty() && !self.is_predecessor(lease) && !self.has_run_out(lease, now) {
             return Move::Wait;
         }
         self.sighting = None;
@@ -117,6 +140,10 @@ impl Elector {
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(wall));
         lease
+    }
+
+    fn is_predecessor(&self, lease: &Lease) -> bool {
+        self.pod.as_deref().is_some_and(|pod| holder(lease).starts_with(pod))
     }
 
     /// Whether another's lease was seen unchanged for its whole duration.
@@ -181,7 +208,7 @@ mod tests {
     const WALL: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn elector(identity: &str) -> Elector {
-        Elector::new(identity.to_owned(), Timing::default())
+        Elector::new(None, identity, Timing::default())
     }
 
     fn after(seconds: u64) -> Timestamp {
@@ -241,6 +268,24 @@ mod tests {
         assert_eq!(b.decide(Some(&lease), start, WALL), Move::Wait);
         assert_eq!(b.decide(Some(&lease), start + Duration::from_secs(59), WALL), Move::Wait);
         assert_ne!(b.decide(Some(&lease), start + Duration::from_mins(1), WALL), Move::Wait);
+    }
+
+    #[test]
+    fn looks_again_when_the_lease_runs_out() {
+        let (mut b, start) = (elector("b"), Instant::now());
+        let lease = written(elector("a").decide(None, start, WALL));
+        assert_eq!(b.wait(start), Duration::from_secs(1));
+        assert_eq!(b.decide(Some(&lease), start, WALL), Move::Wait);
+        assert_eq!(b.wait(start + Duration::from_secs(3)), Duration::from_secs(1));
+        assert_eq!(b.wait(start + Duration::from_millis(14_800)), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_container_that_was_restarted_does_not_wait_for_its_predecessor() {
+        let (start, timing) = (Instant::now(), Timing::default());
+        let lease = written(Elector::new(Some("pod-1"), "x", timing).decide(None, start, WALL));
+        assert_eq!(Elector::new(Some("pod"), "y", timing).decide(Some(&lease), start, WALL), Move::Wait);
+        assert_ne!(Elector::new(Some("pod-1"), "y", timing).decide(Some(&lease), start, WALL), Move::Wait);
     }
 
     #[test]

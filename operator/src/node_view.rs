@@ -89,6 +89,7 @@ impl NodeView {
         let seen = NodeSeen {
             name,
             uid: metadata.uid.unwrap_or_default(),
+            version: metadata.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0),
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             pod_cidrs,
             machine: machine(status.node_info),
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn keeps_what_the_engine_reads() {
         let (seen, complaint) = trim(json!({
-            "metadata": {"name": "n1", "uid": "u1", "creationTimestamp": "1970-01-01T00:01:40Z", "managedFields": [{}]},
+            "metadata": {"name": "n1", "uid": "u1", "resourceVersion": "77", "creationTimestamp": "1970-01-01T00:01:40Z", "managedFields": [{}]},
             "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/120"], "taints": []},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"}],
@@ -162,6 +163,7 @@ mod tests {
         let expected = NodeSeen {
             name: "n1".into(),
             uid: "u1".into(),
+            version: 77,
             created: 100,
             pod_cidrs: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/120".parse().unwrap()],
             machine: "ec2d1c2a-0000-1111-2222-333344445555".into(),

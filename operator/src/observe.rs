@@ -106,8 +106,8 @@ pub async fn world(client: &Client, health: &Health) -> (World, Observation) {
 }
 
 impl Observation {
-    /// Sends every change from now on. The tasks end when the set is dropped.
-    pub fn follow(self, events: &mpsc::Sender<Event>) -> JoinSet<()> {
+    /// Sends every change from now on. A task ends only if what was seen so far is worth nothing any more.
+    pub fn follow(self, events: &mpsc::Sender<Event>) -> JoinSet<WatchError> {
         let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut complaints, health } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(nodes, events.clone(), health.clone(), move |change| Some(complaints.event(change))));
@@ -195,7 +195,7 @@ async fn follow<V: Watched>(
     events: mpsc::Sender<Event>,
     health: Health,
     mut event: impl FnMut(Change<V>) -> Option<Event>,
-) {
+) -> WatchError {
     loop {
         match watch.next().await {
             Ok(change) => {
@@ -205,6 +205,7 @@ async fn follow<V: Watched>(
                     let _ = events.send(event).await;
                 }
             }
+            Err(error @ WatchError::WentBack { .. }) => return error,
             Err(error) => {
                 health.watch(watch.kind(), Err(error));
                 watch.pause().await;

@@ -7,16 +7,19 @@ use cadastre_engine::{Engine, EngineSettings, Phase};
 use cadastre_runtime::{ClientError, LoggingError, Readiness, ServeError, Settings, SettingsError, Shutdown};
 use kube::Client;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::drive::{Driver, Pulse, QUEUE};
 use crate::election::Election;
 use crate::health::Health;
+use crate::lease::{Elector, Timing};
 use crate::metrics::Metrics;
 use crate::observe;
 use crate::perform::Performer;
 use crate::requests::Requests;
 use crate::settings::engine_settings;
 use crate::standby::stand_by;
+use crate::watch::WatchError;
 
 /// Prefix of metrics, and how the API server sees us.
 pub const COMPONENT: &str = "cadastre-operator";
@@ -48,9 +51,11 @@ pub enum RunError {
     Listen(#[from] ServeError),
     #[error("not the leader any more: starting over, so that nothing is remembered that another one has changed")]
     LostLease,
+    #[error("starting over, with everything read anew")]
+    Unfounded(#[source] WatchError),
     #[error("the engine does not answer any more: starting over")]
     Hangs,
-    #[error("the engine's task died: {0}")]
+    #[error("a task died: {0}")]
     Died(String),
 }
 
@@ -73,8 +78,7 @@ struct Process {
     health: Health,
     metrics: Metrics,
     shutdown: Shutdown,
-    /// Differs between any two processes.
-    identity: String,
+    elector: Elector,
 }
 
 impl Process {
@@ -89,16 +93,16 @@ impl Process {
         let readiness = Readiness::new();
         let health = Health::new(readiness.clone(), metrics.clone());
         cadastre_runtime::serve(options.listen, registry, readiness, shutdown.clone()).await?;
-        let identity = identity();
-        tracing::info!(mode = %settings.mode.mode(), identity, "operator starts");
+        let elector = elector();
+        tracing::info!(mode = %settings.mode.mode(), identity = elector.identity(), "operator starts");
         Ok(Self {
-            requests: Requests::new(client.clone(), identity.clone()),
+            requests: Requests::new(client.clone(), elector.identity().to_owned()),
             client,
             settings: engine_settings(settings, options.recover),
             health,
             metrics,
             shutdown,
-            identity,
+            elector,
         })
     }
 
@@ -106,7 +110,7 @@ impl Process {
     async fn run_elected(self) -> Result<(), RunError> {
         let namespace = lease_namespace(&self.client);
         let shutdown = self.shutdown.clone();
-        let mut election = Election::new(self.client.clone(), &namespace, &self.identity);
+        let mut election = Election::new(self.client.clone(), &namespace, self.elector.clone());
         let until = tokio::select! {
             () = shutdown.requested() => None,
             () = stand_by(&self.requests, &self.settings, &self.health) => None,
@@ -142,7 +146,7 @@ impl Process {
             "read the cluster"
         );
         let (sender, events) = mpsc::channel(QUEUE);
-        let watches = observation.follow(&sender);
+        let mut watches = observation.follow(&sender);
         let pulse = Pulse::default();
         let driver = Driver {
             engine: Engine::new(self.settings, rand::random()),
@@ -152,21 +156,25 @@ impl Process {
             metrics: self.metrics.clone(),
             pulse: pulse.clone(),
         };
-        let driving = tokio::spawn(driver.run(world, self.shutdown));
+        // A set, so that the task ends with us, however we end.
+        let mut driving = JoinSet::new();
+        driving.spawn(driver.run(world, self.shutdown));
         let ended = tokio::select! {
-            ended = driving => ended.map_err(|died| RunError::Died(died.to_string())),
+            Some(ended) = driving.join_next() => ended.map_err(|died| RunError::Died(died.to_string())),
             () = pulse.stopped() => Err(RunError::Hangs),
+            Some(ended) = watches.join_next() => {
+                Err(ended.map_or_else(|died| RunError::Died(died.to_string()), RunError::Unfounded))
+            }
         };
-        drop(watches);
         self.metrics.leads(false);
         ended
     }
 }
 
-/// Pod or host, and a random part: a restarted container has the same name as the one that was killed.
-fn identity() -> String {
-    let name = ["POD_NAME", "HOSTNAME"].iter().find_map(|variable| std::env::var(variable).ok());
-    format!("{}_{}", name.as_deref().unwrap_or(COMPONENT), uuid::Uuid::from_u128(rand::random()))
+fn elector() -> Elector {
+    let pod = std::env::var("POD_NAME").ok().filter(|pod| !pod.is_empty());
+    let unique = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
+    Elector::new(pod.as_deref(), &unique, Timing::default())
 }
 
 /// `POD_NAMESPACE`, else the `ServiceAccount`'s or the kubeconfig context's, which kube calls `default` if there is none.

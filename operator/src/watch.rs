@@ -3,11 +3,12 @@
 //! ```text
 //! list ──▶ watch from the list's version ──▶ change, change, … ──▶ ends ──▶ watch from the last version
 //!   ▲                                                                │
-//!   └── too old (410), or the store's version is behind ours ────────┘
+//!   └──────────────────────── too old (410) ─────────────────────────┘
 //! ```
 //!
 //! kube's own watcher does not say which version it is at. We must know: after etcd was restored from a backup, a watch
-//! from a version of the lost future is accepted and stays silent until the store has caught up (measured on 1.36).
+//! from a version of the lost future is accepted and stays silent until the store has caught up (measured on 1.36). So
+//! after a watch broke off, the store's version is read; if it is behind ours, what we know is of that lost future.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ pub enum WatchError {
     Timeout { kind: &'static str, after: Duration },
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    #[error("the store is at version {theirs} and {kind} were seen at {ours}: it was restored from a backup")]
+    WentBack { kind: &'static str, ours: String, theirs: String },
 }
 
 impl WatchError {
@@ -172,7 +175,7 @@ impl<V: Watched> Watch<V> {
     /// One list if the version is unknown, then a watch.
     async fn open(&mut self) -> Result<(), WatchError> {
         if self.suspect {
-            self.forget_a_lost_future().await?;
+            self.check_store().await?;
         }
         if self.version.is_none() {
             let mut changes = VecDeque::new();
@@ -225,15 +228,14 @@ impl<V: Watched> Watch<V> {
         on(Change::Seen(object));
     }
 
-    /// If the store is behind what was seen, everything must be read again. One cheap read after a watch broke off.
-    async fn forget_a_lost_future(&mut self) -> Result<(), WatchError> {
+    /// One cheap read after a watch broke off.
+    async fn check_store(&mut self) -> Result<(), WatchError> {
         let theirs = self.read(1, None).await?.metadata.resource_version.unwrap_or_default();
         self.suspect = false;
-        if let Some(ours) = self.version.take_if(|ours| is_behind(&theirs, ours)) {
-            tracing::warn!(kind = self.kind, seen = %ours, stored = %theirs,
-                "the API server's store went back in time, as after a restored backup: reading everything again");
+        match self.version.take_if(|ours| is_behind(&theirs, ours)) {
+            Some(ours) => Err(WatchError::WentBack { kind: self.kind, ours, theirs }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn read(&mut self, limit: u32, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
