@@ -15,26 +15,35 @@ use crate::assign::shortage_reason;
 use crate::effect::Action;
 use crate::engine::{Engine, Flight};
 use crate::ledger::Place;
-use crate::nodes::Published;
+use crate::nodes::{Published, after};
 use crate::page::Change;
+
+/// What is known of a page is fresh for this long: half of what a block cools at least (the other half is for a write
+/// under way).
+const FRESH: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Engine {
     pub(crate) fn apply(&mut self, name: &str) {
-        let (Some(rec), false) = (self.nodes.get(name), self.applying.contains(name)) else { return };
+        let busy = self.applying.contains(name) || self.unsettled.contains(name);
+        let (Some(rec), false) = (self.nodes.get(name), busy) else { return };
         let Some(spec) = self.desired(name) else { return };
         let Some(published) = self.published.get(name) else {
-            if !spec.ipam.allocated.is_empty() || rec.shortage.is_some() || !self.is_live() {
-                let node = owned(name, &rec.seen.uid, spec);
+            let wanted = !spec.ipam.allocated.is_empty() || rec.shortage.is_some() || !self.is_live();
+            let node = owned(name, &rec.seen.uid, spec);
+            if wanted && !self.recheck(name, &node.spec) {
                 self.start_apply(name, Action::CreateIpamNode(Box::new(node)));
             }
             return;
         };
         let (uid, generation) = (published.uid.clone(), published.generation);
         if published.spec.node_uid != rec.seen.uid {
-            self.delete_ipam_node(name, uid);
+            // Which of the two UIDs is the old one, only a live GET can say.
+            self.raise_doubt(name);
         } else if published.spec != spec {
-            let spec = Box::new(spec);
-            self.start_apply(name, Action::PatchIpamNode { name: name.to_owned(), uid, generation, spec });
+            if !self.recheck(name, &spec) {
+                let spec = Box::new(spec);
+                self.start_apply(name, Action::PatchIpamNode { name: name.to_owned(), uid, generation, spec });
+            }
         } else if let Some(conditions) = self.desired_conditions(name, published) {
             self.start_apply(name, Action::SetIpamNodeConditions { name: name.to_owned(), conditions });
         } else {
@@ -42,9 +51,39 @@ impl Engine {
         }
     }
 
+    /// Whether the ledger is to be read again before `spec` is written, since it is not watched: the pages of blocks that
+    /// would be taken out of the `IPAMNode`, once for each version of it, and of blocks that would be put in, if what is
+    /// known of them is so old that they could have been given back and be about to become another's.
+    fn recheck(&mut self, name: &str, spec: &IPAMNodeSpec) -> bool {
+        if !self.is_live() || !self.has_ledger() {
+            return false;
+        }
+        let published = self.published.get_mut(name);
+        let fresh = published.is_some_and(|published| !std::mem::replace(&mut published.rechecked, true));
+        let known = self.published.get(name).map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default();
+        let other =
+            |list: &[AllocatedBlock], block: &AllocatedBlock| !list.iter().any(|other| other.cidr == block.cidr);
+        let out = known.iter().filter(|block| fresh && other(&spec.ipam.allocated, block)).cloned();
+        let put = spec.ipam.allocated.iter().filter(|block| other(&known, block)).cloned();
+        let (out, put): (Vec<_>, Vec<_>) = (out.collect(), put.collect());
+        let mut pages: Vec<_> =
+            out.iter().filter_map(|block| self.place(&block.pool, &block.cidr)).map(|place| place.page).collect();
+        for place in put.iter().filter_map(|block| self.place(&block.pool, &block.cidr)).collect::<Vec<_>>() {
+            if after(self.ledger.page(place.page).known_at, FRESH) < self.now {
+                pages.push(place.page);
+            }
+        }
+        for page in &pages {
+            self.awaiting.entry(*page).or_default().insert(name.to_owned());
+            self.refresh_page(*page);
+        }
+        !pages.is_empty()
+    }
+
     fn start_apply(&mut self, name: &str, action: Action) {
         self.applying.insert(name.to_owned());
-        self.emit(Flight::Apply(name.to_owned()), action);
+        let uid = self.published.get(name).map(|published| published.uid.clone());
+        self.emit(Flight::Apply(name.to_owned(), uid), action);
     }
 
     /// What the `IPAMNode` is to say; `None` while that is not known yet.

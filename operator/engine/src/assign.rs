@@ -122,7 +122,7 @@ impl Engine {
         if std::mem::take(&mut self.space_grew) {
             self.to_plan.append(&mut self.stuck);
         }
-        if self.to_plan.is_empty() || self.config.is_none() {
+        if self.to_plan.is_empty() || !self.config_settled {
             return;
         }
         let waiting = std::mem::take(&mut self.to_plan);

@@ -78,7 +78,7 @@ impl Engine {
         for name in names {
             let Some(rec) = self.nodes.get_mut(&name) else {
                 // Its Node went while this was on its way.
-                self.doubts.insert(name);
+                self.raise_doubt(&name);
                 continue;
             };
             rec.committing.remove(&grant);
@@ -135,16 +135,22 @@ impl Engine {
         if self.config.is_none() {
             return;
         }
-        for name in std::mem::take(&mut self.doubts) {
-            if self.checking.insert(name.clone()) {
-                self.emit(Flight::Doubt(name.clone()), Action::GetNode { name });
-            }
+        // A doubt that arises while the name is being read is read again: that answer may be older than the doubt.
+        let (later, now) = std::mem::take(&mut self.doubts).into_iter().partition(|name| self.checking.contains(name));
+        self.doubts = later;
+        let now: BTreeSet<String> = now;
+        for name in now {
+            self.checking.insert(name.clone());
+            self.emit(Flight::Doubt(name.clone()), Action::GetNode { name });
         }
     }
 
     /// The live word on a Node's name: what its ledger entries and its `IPAMNode` come to.
     pub(crate) fn settle_name(&mut self, name: &str, live: Option<NodeSeen>) {
         let uid = live.as_ref().map(|node| node.uid.clone());
+        if !self.doubts.contains(name) {
+            self.unsettled.remove(name);
+        }
         match live {
             Some(seen) => self.see_node(seen),
             None => self.forget(name),
@@ -162,16 +168,17 @@ impl Engine {
             };
             self.ledger.queue(place.page, change);
         }
+        self.dirty.insert(name.to_owned());
         let Some(published) = self.published.get(name) else { return };
         if uid.as_ref() != Some(&published.spec.node_uid) {
             self.delete_ipam_node(name, published.uid.clone());
         }
-        self.dirty.insert(name.to_owned());
     }
 
     pub(crate) fn delete_ipam_node(&mut self, name: &str, uid: String) {
         if self.applying.insert(name.to_owned()) {
-            self.emit(Flight::Apply(name.to_owned()), Action::DeleteIpamNode { name: name.to_owned(), uid });
+            let action = Action::DeleteIpamNode { name: name.to_owned(), uid: uid.clone() };
+            self.emit(Flight::Apply(name.to_owned(), Some(uid)), action);
         }
     }
 }

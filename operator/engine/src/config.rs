@@ -138,7 +138,8 @@ pub(crate) fn wanted_status(settings: &EngineSettings, config: &IPAMConfig, used
         cidr.in_use |= used.cidrs.contains(&cidr.cidr);
     }
     let in_use = known.in_use || used.any || cidrs.iter().any(|cidr| cidr.in_use);
-    let marks_anew = in_use != known.in_use || cidrs.iter().any(|cidr| cidr.in_use && !is_marked(&known, &cidr.cidr));
+    let was_marked = |cidr: &Cidr| known.cidrs.iter().any(|old| old.cidr == *cidr && old.in_use);
+    let marks_anew = in_use != known.in_use || cidrs.iter().any(|cidr| cidr.in_use && !was_marked(&cidr.cidr));
     // Somebody who is about to clear the flags must see that a block is coming.
     let draining = known.draining && !marks_anew && !used.waiting;
     IPAMConfigStatus { in_use, draining, cidrs, conditions: known.conditions }

@@ -41,7 +41,8 @@ pub(crate) enum Flight {
     ReadConfig,
     Verify(BTreeSet<String>),
     Drain,
-    Apply(String),
+    /// A write to the `IPAMNode` of this name, and the UID it was for.
+    Apply(String, Option<String>),
     ReadIpamNode(String),
     Doubt(String),
     Pool(String),
@@ -87,11 +88,15 @@ pub struct Engine {
     pub(crate) evidence: Option<Mode>,
     pub(crate) config_due: bool,
     pub(crate) config_busy: bool,
+    /// The config records the pools as they are to be: before that, a pool only looks exhausted.
+    pub(crate) config_settled: bool,
     pub(crate) announced: bool,
     pub(crate) drain: Drain,
 
     pub(crate) ledger: Ledger,
     pub(crate) gated: BTreeSet<PageId>,
+    /// Nodes to look at once a page was read again.
+    pub(crate) awaiting: BTreeMap<PageId, BTreeSet<String>>,
     pub(crate) nodes: BTreeMap<String, NodeRec>,
     pub(crate) published: BTreeMap<String, Published>,
     pub(crate) index: PodCidrIndex,
@@ -110,6 +115,8 @@ pub struct Engine {
     pub(crate) applying: BTreeSet<String>,
     /// Names that the watch and the ledger disagree on, to be read live.
     pub(crate) doubts: BTreeSet<String>,
+    /// Names that were doubted and not settled yet: nothing is written for them.
+    pub(crate) unsettled: BTreeSet<String>,
     pub(crate) checking: BTreeSet<String>,
     /// Cooling blocks to be given early, since nothing else is free.
     pub(crate) early: BTreeSet<Place>,
@@ -128,6 +135,7 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Later {
     Node(String),
+    IpamNode(String),
     Doubt(String),
     Page(PageId),
     Config,
@@ -148,10 +156,12 @@ impl Engine {
             evidence: None,
             config_due: true,
             config_busy: false,
+            config_settled: false,
             announced: false,
             drain: Drain::Idle,
             ledger: Ledger::default(),
             gated: BTreeSet::new(),
+            awaiting: BTreeMap::new(),
             nodes: BTreeMap::new(),
             published: BTreeMap::new(),
             index: PodCidrIndex::default(),
@@ -165,6 +175,7 @@ impl Engine {
             to_verify: BTreeSet::new(),
             applying: BTreeSet::new(),
             doubts: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             checking: BTreeSet::new(),
             early: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -186,7 +197,17 @@ impl Engine {
             self.recover();
             self.record();
             self.doubt();
+            let mut passes = 0;
             while !(self.dirty.is_empty() && self.ledger.dirty.is_empty()) || self.space_grew {
+                passes += 1;
+                debug_assert!(
+                    passes < 1000,
+                    "{:?} {:?} {} stage {:?}",
+                    self.dirty,
+                    self.ledger.dirty,
+                    self.space_grew,
+                    self.planner
+                );
                 self.evaluate_dirty();
                 self.plan();
                 self.commit();
@@ -213,6 +234,12 @@ impl Engine {
         uuid::Builder::from_random_bytes(self.rng.random()).into_uuid()
     }
 
+    /// The watch, the ledger or an `IPAMNode` contradict each other on this name: only a live GET can settle it.
+    pub(crate) fn raise_doubt(&mut self, name: &str) {
+        self.doubts.insert(name.to_owned());
+        self.unsettled.insert(name.to_owned());
+    }
+
     /// The mode in force: the recorded one.
     pub(crate) fn mode(&self) -> Option<Mode> {
         self.config.as_ref().map(|config| config.spec.mode)
@@ -234,6 +261,7 @@ impl Engine {
             Stage::Recovering { occupancy, .. } => self.ledger.sync(page, blocks, occupancy),
             Stage::Live { occupancy } => self.ledger.sync(page, blocks, occupancy),
         };
+        self.doubt_entries(&names);
         self.dirty.extend(names);
     }
 

@@ -72,6 +72,8 @@ pub struct NodeSeen {
     pub name: String,
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion` as a number, so that a watch that lags undoes nothing; 0 if it is none.
+    pub version: u64,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
     /// `spec.podCIDRs`, else `spec.podCIDR`. What does not parse was left out and logged.

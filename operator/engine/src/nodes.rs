@@ -53,6 +53,8 @@ pub(crate) struct Published {
     pub conditions: Vec<Condition>,
     /// What the agent says it holds; `None` until it reports.
     pub held: Option<Vec<HeldBlock>>,
+    /// The ledger was read again after this was seen, because it names a grant that was not known.
+    pub rechecked: bool,
 }
 
 impl From<IPAMNode> for Published {
@@ -66,6 +68,7 @@ impl From<IPAMNode> for Published {
             spec: node.spec,
             conditions: status.conditions.into_iter().filter(|c| ours.contains(&c.type_.as_str())).collect(),
             held: status.ipam.map(|ipam| ipam.held),
+            rechecked: false,
         }
     }
 }

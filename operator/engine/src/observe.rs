@@ -15,7 +15,7 @@ impl Engine {
         match event {
             Event::Started(world) => self.start(*world),
             Event::Node(seen) => self.see_node(seen),
-            Event::NodeGone { name } => drop(self.doubts.insert(name)),
+            Event::NodeGone { name } => self.raise_doubt(&name),
             Event::IpamNode(node) => self.see_ipam_node(*node),
             Event::IpamNodeGone { name, uid } => self.lose_ipam_node(&name, &uid),
             Event::Config(config) => self.see_config(config.map(|config| *config)),
@@ -31,7 +31,8 @@ impl Engine {
     fn start(&mut self, world: World) {
         let mut occupancy = Occupancy::default();
         for page in world.pages {
-            self.ledger.load(page, &mut occupancy);
+            let (_, id) = self.ledger.load(page, &mut occupancy);
+            self.ledger.page_mut(id).known_at = self.now;
         }
         self.published = world
             .ipam_nodes
@@ -68,6 +69,17 @@ impl Engine {
         by_nodes.or_else(|| self.ledger.node_names().next().map(|_| Mode::ClusterPool))
     }
 
+    /// Entries that somebody else wrote for Nodes that are not there.
+    pub(crate) fn doubt_entries(&mut self, names: &std::collections::BTreeSet<String>) {
+        let here = |name: &str, uid: &str| self.nodes.get(name).is_some_and(|node| node.seen.uid == uid);
+        let stray = |name: &&String| {
+            self.ledger.of_name(name).any(|(_, entry)| entry.state != BlockState::Cooling && !here(name, &entry.uid))
+        };
+        let strays: Vec<_> =
+            names.iter().filter(stray).filter(|name| !self.unsettled.contains(*name)).cloned().collect();
+        strays.iter().for_each(|name| self.raise_doubt(name));
+    }
+
     /// Ledger entries and `IPAMNode`s of Nodes that are not there.
     fn doubt_leftovers(&mut self) {
         let missing = |name: &String, uid: &str| self.nodes.get(name).is_none_or(|node| node.seen.uid != uid);
@@ -77,13 +89,19 @@ impl Engine {
         let of_nodes =
             self.published.iter().filter(|(name, node)| missing(name, &node.spec.node_uid)).map(|(name, _)| name);
         let doubtful: Vec<_> = of_ledger.chain(of_nodes).cloned().collect();
-        self.doubts.extend(doubtful);
+        doubtful.iter().for_each(|name| self.raise_doubt(name));
     }
 
     pub(crate) fn see_node(&mut self, seen: NodeSeen) {
         let name = seen.name.clone();
-        if self.nodes.get(&name).is_some_and(|known| known.seen == seen) {
-            return;
+        if let Some(known) = self.nodes.get_mut(&name) {
+            if seen.version < known.seen.version {
+                return;
+            }
+            known.seen.version = seen.version;
+            if known.seen == seen {
+                return;
+            }
         }
         self.fence(seen.addresses.iter().copied());
         let another = self.nodes.get(&name).is_some_and(|known| known.seen.uid != seen.uid);
@@ -91,7 +109,7 @@ impl Engine {
         let strangers = self.ledger.of_name(&name).any(|(_, entry)| stranger(entry));
         let foreign_object = self.published.get(&name).is_some_and(|node| node.spec.node_uid != seen.uid);
         if another || ((strangers || foreign_object) && !self.checking.contains(&name)) {
-            self.doubts.insert(name.clone());
+            self.raise_doubt(&name);
         }
         if another {
             self.forget(&name);
@@ -121,7 +139,7 @@ impl Engine {
             return;
         }
         if !self.nodes.contains_key(&name) {
-            self.doubts.insert(name.clone());
+            self.raise_doubt(&name);
         }
         self.published.insert(name.clone(), seen);
         self.dirty.insert(name);

@@ -8,6 +8,9 @@ use crate::event::{Answer, Outcome};
 use crate::ledger::PageId;
 use crate::nodes::backoff;
 
+/// A page is read again after this long: as long as a block cools, so that a block is never lost for longer.
+const AUDIT: std::time::Duration = std::time::Duration::from_secs(300);
+
 impl Engine {
     pub(crate) fn conclude(&mut self, id: EffectId, outcome: Outcome) {
         let Some(flight) = self.flights.remove(&id) else { return };
@@ -28,7 +31,7 @@ impl Engine {
                 _ => self.later_all(names, Later::Verify),
             },
             Flight::Drain => self.drain_listed(outcome),
-            Flight::Apply(name) => self.applied(name, outcome),
+            Flight::Apply(name, uid) => self.applied(name, uid.as_deref(), outcome),
             Flight::ReadIpamNode(name) => self.ipam_node_read(name, outcome),
             Flight::Doubt(name) => self.node_read(name, outcome),
             Flight::Pool(name) => self.pool_written(&name, &outcome),
@@ -52,7 +55,7 @@ impl Engine {
             Outcome::Done(Answer::Page(page)) => {
                 let settled = self.ledger.page_mut(id).written(*page);
                 self.settle(id, settled);
-                self.ledger.dirty.insert(id);
+                self.page_known(id);
                 return;
             }
             Outcome::Conflict => self.counters.conflicts += 1,
@@ -67,6 +70,21 @@ impl Engine {
         let page = self.ledger.page_mut(id);
         page.failures += 1;
         page.not_before = Some(backoff(now, page.failures));
+    }
+
+    /// Reads a page again, unless what is under way will tell as much.
+    pub(crate) fn refresh_page(&mut self, id: PageId) {
+        let page = self.ledger.page_mut(id);
+        if page.flight.is_none() && !page.reading {
+            page.reading = true;
+            self.read_page(id);
+        }
+    }
+
+    fn page_known(&mut self, id: PageId) {
+        self.ledger.page_mut(id).known_at = self.now;
+        self.ledger.dirty.insert(id);
+        self.dirty.extend(self.awaiting.remove(&id).unwrap_or_default());
     }
 
     fn read_page(&mut self, id: PageId) {
@@ -87,7 +105,7 @@ impl Engine {
         };
         let settled = self.ledger.page_mut(id).read(found);
         self.settle(id, settled);
-        self.ledger.dirty.insert(id);
+        self.page_known(id);
     }
 
     fn config_written(&mut self, outcome: Outcome) {
@@ -135,7 +153,7 @@ impl Engine {
         self.config_due = true;
     }
 
-    fn applied(&mut self, name: String, outcome: Outcome) {
+    fn applied(&mut self, name: String, uid: Option<&str>, outcome: Outcome) {
         self.applying.remove(&name);
         match outcome {
             Outcome::Done(Answer::IpamNode(node)) => {
@@ -143,7 +161,11 @@ impl Engine {
                 self.see_ipam_node(*node);
             }
             Outcome::Done(_) | Outcome::NotFound => {
-                self.published.remove(&name);
+                // Only that object: another of the same name may have come since.
+                self.lose_ipam_node(&name, uid.unwrap_or_default());
+                if self.published.contains_key(&name) && !self.nodes.contains_key(&name) {
+                    self.raise_doubt(&name);
+                }
                 self.dirty.insert(name);
             }
             Outcome::Conflict => {
@@ -163,13 +185,11 @@ impl Engine {
     fn ipam_node_read(&mut self, name: String, outcome: Outcome) {
         match outcome {
             Outcome::Uncertain(_) | Outcome::Refused(_) | Outcome::Conflict => {
-                self.applying.remove(&name);
-                self.published.remove(&name);
-                self.fail(&name.clone(), Later::Node(name));
+                self.fail(&name.clone(), Later::IpamNode(name));
             }
             outcome => {
                 self.published.remove(&name);
-                self.applied(name, outcome);
+                self.applied(name, None, outcome);
             }
         }
     }
@@ -207,10 +227,22 @@ impl Engine {
             match later {
                 Later::Node(name) => drop(self.dirty.insert(name)),
                 Later::Doubt(name) => drop(self.doubts.insert(name)),
+                Later::IpamNode(name) => self.read_ipam_node(name),
                 Later::Verify(name) => drop(self.to_verify.insert(name)),
                 Later::Config => self.read_config(),
                 Later::Page(id) if self.ledger.page(id).reading => self.read_page(id),
                 Later::Page(id) => drop(self.ledger.dirty.insert(id)),
+            }
+        }
+    }
+
+    /// The ledger is not watched, so a page that nothing was written to is read again now and then: a write that was
+    /// delayed past its sender's death, or somebody's edit, is noticed all the same.
+    fn audit(&mut self) {
+        for id in self.ledger.ids() {
+            let page = self.ledger.page(id);
+            if page.resource_version.is_some() && crate::nodes::after(page.known_at, AUDIT) <= self.now {
+                self.refresh_page(id);
             }
         }
     }
@@ -230,6 +262,7 @@ impl Engine {
             self.doubts.extend(cooled);
             self.relieve();
         }
+        self.audit();
         self.begin_drain();
         self.report_pools();
     }

@@ -147,6 +147,8 @@ pub(crate) struct Page {
     pub failures: u32,
     /// Nothing is tried before.
     pub not_before: Option<Timestamp>,
+    /// When the API server last said what is in it.
+    pub known_at: Timestamp,
 }
 
 impl Page {
@@ -160,6 +162,7 @@ impl Page {
             reading: false,
             failures: 0,
             not_before: None,
+            known_at: Timestamp::UNIX_EPOCH,
         }
     }
 

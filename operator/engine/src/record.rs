@@ -65,6 +65,7 @@ impl Engine {
     fn write_status(&mut self, status: IPAMConfigStatus) {
         let Some(config) = &self.config else { return };
         if config.status.as_ref() == Some(&status) {
+            self.space_grew |= !std::mem::replace(&mut self.config_settled, true);
             self.drained();
             return;
         }

@@ -1,0 +1,77 @@
+//! The real engine, several of them, over a store with the API server's rules, under faults, by seed.
+//!
+//! A failure prints its seed: `CADASTRE_SEED=<n> cargo test -p cadastre-engine --test simulation` replays it.
+
+mod store;
+mod world;
+
+use cadastre_core::Family;
+use world::{Simulation, settings};
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("CADASTRE_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..count,
+    }
+}
+
+fn run(seed: u64, operators: usize, families: &[Family], v4: &str) {
+    println!("seed {seed}");
+    let mut simulation = Simulation::new(seed, operators, settings(families, v4, "fd00::/112"));
+    for node in 0..8 {
+        simulation.add_node(&format!("n{node}"), &format!("machine-n{node}"));
+    }
+    for _ in 0..400 {
+        simulation.step(true);
+    }
+    simulation.settle();
+    simulation.check_settled(families);
+}
+
+#[test]
+fn a_quiet_start_serves_every_node_with_one_write_each() {
+    let mut simulation = Simulation::new(1, 1, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
+    for node in 0..50 {
+        simulation.add_node(&format!("n{node}"), "");
+    }
+    simulation.settle();
+    simulation.check_settled(&Family::ALL);
+    assert_eq!(simulation.store.node_writes, 50);
+    let status = simulation.store.config.as_ref().unwrap().status.clone().unwrap();
+    assert!(status.in_use && status.cidrs.iter().all(|cidr| cidr.in_use));
+}
+
+#[test]
+fn one_operator_under_faults() {
+    seeds(150).for_each(|seed| run(seed, 1, &[Family::V4], "10.0.0.0/20"));
+}
+
+#[test]
+fn two_operators_under_faults() {
+    seeds(150).for_each(|seed| run(seed, 2, &[Family::V4], "10.0.0.0/20"));
+}
+
+#[test]
+fn three_operators_two_families_under_faults() {
+    seeds(150).for_each(|seed| run(seed, 3, &Family::ALL, "10.0.0.0/20"));
+}
+
+#[test]
+fn a_small_pool_under_faults_serves_everybody_in_the_end() {
+    // 16 blocks, 12 names: exhausted while blocks cool.
+    seeds(150).for_each(|seed| run(seed, 2, &Family::ALL, "10.0.0.0/20"));
+}
+
+#[test]
+fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
+    let mut simulation = Simulation::new(7, 2, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
+    simulation.add_node("n0", "");
+    simulation.settle();
+    simulation.store.delete_node("n0");
+    simulation.settle();
+    let status = simulation.store.config.as_ref().unwrap().status.clone().unwrap();
+    assert!(!status.in_use && !status.draining, "{status:?}");
+    simulation.add_node("n1", "");
+    simulation.settle();
+    simulation.check_settled(&Family::ALL);
+}

@@ -1,0 +1,185 @@
+//! An in-memory store with the API server's rules: resourceVersions, generations, UIDs, conflicts, preconditions.
+
+use std::collections::BTreeMap;
+
+use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPPool};
+use cadastre_engine::{Action, Answer, Event, NodeSeen, Outcome, World};
+use kube::api::ObjectMeta;
+
+/// What the API server holds, and every change in order, for watches to read.
+#[derive(Default)]
+pub struct Store {
+    version: u64,
+    pub config: Option<IPAMConfig>,
+    pub pages: BTreeMap<String, IPAMLedger>,
+    pub nodes: BTreeMap<String, NodeSeen>,
+    pub ipam_nodes: BTreeMap<String, IPAMNode>,
+    pub pools: BTreeMap<String, IPPool>,
+    pub log: Vec<Event>,
+    /// Writes of `IPAMNode`s: creations and patches.
+    pub node_writes: usize,
+}
+
+impl Store {
+    fn stamp(&mut self, meta: &mut ObjectMeta, new: bool, spec_changed: bool) {
+        self.version += 1;
+        meta.resource_version = Some(self.version.to_string());
+        if new {
+            meta.uid = Some(format!("object-{}", self.version));
+            meta.generation = Some(1);
+        } else if spec_changed {
+            meta.generation = meta.generation.map(|generation| generation + 1);
+        }
+    }
+
+    pub fn world(&self) -> World {
+        World {
+            config: self.config.clone(),
+            pages: self.pages.values().cloned().collect(),
+            nodes: self.nodes.values().cloned().collect(),
+            ipam_nodes: self.ipam_nodes.values().cloned().collect(),
+            pools: self.pools.values().cloned().collect(),
+            service_cidrs: Vec::new(),
+        }
+    }
+
+    pub fn create_node(&mut self, mut seen: NodeSeen) {
+        self.version += 1;
+        seen.version = self.version;
+        self.nodes.insert(seen.name.clone(), seen.clone());
+        self.log.push(Event::Node(seen));
+    }
+
+    pub fn delete_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+        self.log.push(Event::NodeGone { name: name.to_owned() });
+    }
+
+    /// Does what the action says, if its conditions hold.
+    pub fn perform(&mut self, action: Action) -> Outcome {
+        match action {
+            Action::CreateConfig(config) => self.create_config(*config),
+            Action::ReplaceConfig(config) => self.replace_config(*config, false),
+            Action::ReplaceConfigStatus(config) => self.replace_config(*config, true),
+            Action::GetConfig => found(self.config.clone().map(|config| Answer::Config(Box::new(config)))),
+            Action::CreatePage(page) => self.write_page(*page, true),
+            Action::ReplacePage(page) => self.write_page(*page, false),
+            Action::GetPage { name } => found(self.pages.get(&name).map(|page| Answer::Page(Box::new(page.clone())))),
+            Action::ListPages => Outcome::Done(Answer::Pages(self.pages.values().cloned().collect())),
+            Action::CreateIpamNode(node) => self.create_ipam_node(*node),
+            Action::PatchIpamNode { name, uid, generation, spec } => self.change_ipam_node(&name, |node| {
+                let tested = node.metadata.uid.as_ref() == Some(&uid) && node.metadata.generation == Some(generation);
+                tested.then(|| node.spec = *spec).is_some()
+            }),
+            Action::SetIpamNodeConditions { name, conditions } => self.change_ipam_node(&name, |node| {
+                node.status.get_or_insert_default().conditions = conditions;
+                true
+            }),
+            Action::DeleteIpamNode { name, uid } => self.delete_ipam_node(&name, &uid),
+            Action::GetIpamNode { name } => {
+                found(self.ipam_nodes.get(&name).map(|node| Answer::IpamNode(Box::new(node.clone()))))
+            }
+            Action::GetNode { name } => found(self.nodes.get(&name).cloned().map(Answer::Node)),
+            Action::CreatePool(pool) => {
+                let name = pool.metadata.name.clone().unwrap();
+                if self.pools.contains_key(&name) {
+                    return Outcome::Conflict;
+                }
+                let mut pool = *pool;
+                self.stamp(&mut pool.metadata, true, true);
+                self.pools.insert(name, pool.clone());
+                self.log.push(Event::Pool(Box::new(pool)));
+                Outcome::Done(Answer::Nothing)
+            }
+            Action::PatchPool(_) | Action::SetPoolStatus { .. } | Action::Publish(_) => Outcome::Done(Answer::Nothing),
+        }
+    }
+
+    fn create_config(&mut self, mut config: IPAMConfig) -> Outcome {
+        assert_eq!(config.metadata.name.as_deref(), Some(CONFIG_NAME));
+        if self.config.is_some() {
+            return Outcome::Conflict;
+        }
+        self.stamp(&mut config.metadata, true, true);
+        self.store_config(config)
+    }
+
+    fn replace_config(&mut self, new: IPAMConfig, status: bool) -> Outcome {
+        let Some(mut config) = self.config.clone() else { return Outcome::NotFound };
+        if config.metadata.resource_version != new.metadata.resource_version {
+            return Outcome::Conflict;
+        }
+        if status {
+            config.status = new.status;
+        } else {
+            let in_use = config.status.as_ref().is_some_and(|status| status.in_use);
+            assert!(!in_use || config.spec == new.spec, "the CEL rule would have refused this");
+            config.spec = new.spec;
+        }
+        self.stamp(&mut config.metadata, false, !status);
+        self.store_config(config)
+    }
+
+    fn store_config(&mut self, config: IPAMConfig) -> Outcome {
+        self.config = Some(config.clone());
+        self.log.push(Event::Config(Some(Box::new(config.clone()))));
+        Outcome::Done(Answer::Config(Box::new(config)))
+    }
+
+    fn write_page(&mut self, mut page: IPAMLedger, create: bool) -> Outcome {
+        let name = page.metadata.name.clone().unwrap();
+        match self.pages.get(&name) {
+            None if !create => return Outcome::NotFound,
+            Some(_) if create => return Outcome::Conflict,
+            Some(old) if old.metadata.resource_version != page.metadata.resource_version => return Outcome::Conflict,
+            _ => {}
+        }
+        self.stamp(&mut page.metadata, create, true);
+        self.pages.insert(name, page.clone());
+        Outcome::Done(Answer::Page(Box::new(page)))
+    }
+
+    fn create_ipam_node(&mut self, mut node: IPAMNode) -> Outcome {
+        let name = node.metadata.name.clone().unwrap();
+        if self.ipam_nodes.contains_key(&name) {
+            return Outcome::Conflict;
+        }
+        self.stamp(&mut node.metadata, true, true);
+        self.node_writes += 1;
+        self.store_ipam_node(name, node)
+    }
+
+    fn change_ipam_node(&mut self, name: &str, change: impl FnOnce(&mut IPAMNode) -> bool) -> Outcome {
+        let Some(mut node) = self.ipam_nodes.get(name).cloned() else { return Outcome::NotFound };
+        let spec = node.spec.clone();
+        if !change(&mut node) {
+            return Outcome::Conflict;
+        }
+        let spec_changed = spec != node.spec;
+        self.node_writes += usize::from(spec_changed);
+        self.stamp(&mut node.metadata, false, spec_changed);
+        self.store_ipam_node(name.to_owned(), node)
+    }
+
+    fn store_ipam_node(&mut self, name: String, node: IPAMNode) -> Outcome {
+        self.ipam_nodes.insert(name, node.clone());
+        self.log.push(Event::IpamNode(Box::new(node.clone())));
+        Outcome::Done(Answer::IpamNode(Box::new(node)))
+    }
+
+    pub fn delete_ipam_node(&mut self, name: &str, uid: &str) -> Outcome {
+        match self.ipam_nodes.get(name) {
+            None => Outcome::NotFound,
+            Some(node) if node.metadata.uid.as_deref() != Some(uid) => Outcome::Conflict,
+            Some(_) => {
+                self.ipam_nodes.remove(name);
+                self.log.push(Event::IpamNodeGone { name: name.to_owned(), uid: uid.to_owned() });
+                Outcome::Done(Answer::Nothing)
+            }
+        }
+    }
+}
+
+fn found(answer: Option<Answer>) -> Outcome {
+    answer.map_or(Outcome::NotFound, Outcome::Done)
+}
