@@ -85,9 +85,7 @@ impl Extent {
 
     /// Gives a unit back, which stays busy if it is `reserved`; false if it is not taken.
     pub(crate) fn give_back(&mut self, index: u128, reserved: bool) -> bool {
-        if self.idle.contains(index) {
-            return false;
-        }
+        // What is idle is reserved: then it is not taken, and `insert` says so.
         if reserved { self.busy.contains(index) && self.idle.insert(index) } else { self.busy.remove(index) }
     }
 

@@ -437,6 +437,7 @@ impl Space {
         let reserved = ends.map(|(from, to)| self.reserved.overlapping(from.first(), to.last()));
         for (first, last) in reserved.into_iter().flatten() {
             if let Some((f, l)) = extent.span(first, last) {
+                // What lies beyond is reserved already, and may be long.
                 extent.reserve(f.max(from), l.min(to));
             }
         }
