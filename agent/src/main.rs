@@ -1,2 +1,88 @@
-//! The node half: address pools, journal, socket and status.
-fn main() {}
+//! The node half of Cadastre: gives addresses to pods, and says who has which.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use cadastre_agent::run::{Options, run};
+use cadastre_agent::status_command::status;
+use cadastre_messages::DEFAULT_SOCKET;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Gives addresses to the pods of this node.
+#[derive(Parser)]
+#[command(name = "cadastre-agent", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the CNI plugin on this node until told to stop.
+    Run {
+        /// Settings file: the content of the chart's `ConfigMap`.
+        #[arg(long)]
+        config: PathBuf,
+        /// Name of this node's Node object.
+        #[arg(long, env = "NODE_NAME")]
+        node_name: String,
+        /// Folder of the journal. It needs to outlive the agent, and not a reboot.
+        #[arg(long, default_value = "/run/cadastre")]
+        state_dir: PathBuf,
+        /// Socket that the plugin calls.
+        #[arg(long, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// Where metrics and health are served; port 0 lets the kernel choose.
+        #[arg(long, default_value = "[::]:9890")]
+        listen: SocketAddr,
+        /// Seconds between two searches for addresses of pods that are gone.
+        #[arg(long, default_value_t = 60.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
+        reconcile_seconds: f64,
+    },
+    /// Say how the agent of this node is, and who has which address.
+    Status {
+        /// List every allocated address with its owner.
+        #[arg(long)]
+        all_addresses: bool,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Socket of the agent.
+        #[arg(long, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run { config, node_name, state_dir, socket, listen, reconcile_seconds } => {
+            let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
+            every.and_then(|reconcile_every| {
+                block_on(Options { config, node_name, state_dir, socket, listen, reconcile_every })
+            })
+        }
+        Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cadastre-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(options: Options) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(options)).map(|()| true)
+}

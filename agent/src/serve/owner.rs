@@ -32,6 +32,9 @@ const BATCH: usize = 512;
 /// Between two looks at tombstones, cooling and what could not be written.
 const PASS: Duration = Duration::from_secs(1);
 
+/// Between two views for others: they are woken for what is new, not for each call.
+const SHOW_EVERY: Duration = Duration::from_millis(20);
+
 /// What comes through the queue.
 #[derive(Debug)]
 pub enum Message {
@@ -112,21 +115,24 @@ impl Owner {
     pub async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
         let mut passes = interval(PASS);
         passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::new();
+        let (mut batch, mut shown, mut stale) = (Vec::new(), Instant::now(), false);
         loop {
-            let deadline = self.deadline();
-            let due =
-                async { if let Some(at) = deadline { sleep_until(at).await } else { std::future::pending().await } };
+            let show = if stale { Some(shown + SHOW_EVERY) } else { None };
             let questions = tokio::select! {
                 received = queue.recv_many(&mut batch, BATCH) => {
                     if received == 0 { return; }
                     self.batch(&mut batch, false)
                 }
                 _ = passes.tick() => self.batch(&mut batch, true),
-                () = due => self.batch(&mut batch, false),
+                () = reached(self.deadline()) => self.batch(&mut batch, false),
+                () = reached(show) => Vec::new(),
             };
             tokio::task::yield_now().await; // Replies go out first.
-            self.show();
+            stale = questions.is_empty() && shown.elapsed() < SHOW_EVERY;
+            if !stale {
+                self.show();
+                shown = Instant::now();
+            }
             questions.into_iter().for_each(|question| self.tell(question));
         }
     }
@@ -289,6 +295,13 @@ impl Owner {
             (Message::Holders(to), State::Serving(desk)) => drop(to.send(desk.pools.holders(None).collect())),
             _ => {}
         }
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

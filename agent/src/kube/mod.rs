@@ -1,0 +1,93 @@
+//! The agent's dealings with the API server. None of them is in the way of an ADD.
+//!
+//! ```text
+//! own IPAMNode ──▶ watch_node ──▶ Assignment ──▶ owner of the pools ──▶ Outlook ──▶ publish ──▶ own IPAMNode/status
+//! own Node     ──▶ (live GET: whose IPAMNode is it?)                                  └──▶ report_mode ──▶ Event, readiness
+//! own Pods     ──▶ pods ──▶ reconcile ──▶ owner
+//! /version     ──▶ pulse ──▶ Cluster, for people
+//! ```
+//! With the API server away each of them tries again, for ever, and the pools serve on from what the journal knows.
+
+mod assignment;
+mod pods;
+mod publish;
+mod pulse;
+mod reconcile;
+mod report_mode;
+mod status;
+mod watch_node;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cadastre_api::IPAMNode;
+use cadastre_runtime::{Settings, client};
+use futures::FutureExt;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::outlook::{Cluster, Outlook};
+use crate::report::Identity;
+use crate::serve::Message;
+
+/// Between two tries of what failed: long enough for an API server that comes back, short enough for nobody to wait.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What these parts share.
+#[derive(Clone)]
+pub struct Links {
+    pub identity: Identity,
+    pub owner: mpsc::UnboundedSender<Message>,
+    pub outlook: watch::Receiver<Outlook>,
+    pub cluster: Arc<watch::Sender<Cluster>>,
+    /// Between two passes of reconciliation.
+    pub reconcile_every: Duration,
+}
+
+/// What `watch_node` shows the others.
+pub type OwnNode = watch::Receiver<Option<Arc<IPAMNode>>>;
+
+/// Runs for ever.
+pub async fn drive(settings: &Settings, links: Links) {
+    let client = connect(settings, &links).await;
+    let (node_to, node) = watch::channel(None);
+    let trouble = Arc::new(Notify::new());
+    let pods = pods::Pods::default();
+    let parts = [
+        watch_node::run(client.clone(), links.clone(), node_to, Arc::clone(&trouble)).boxed(),
+        publish::run(client.clone(), links.clone(), node.clone()).boxed(),
+        report_mode::run(client.clone(), links.clone(), node.clone()).boxed(),
+        pulse::run(client.clone(), Arc::clone(&links.cluster), Arc::clone(&trouble)).boxed(),
+        pods::run(client.clone(), links.identity.node.clone(), pods.clone(), trouble).boxed(),
+        reconcile::run(client, links, pods).boxed(),
+    ];
+    futures::future::join_all(parts).await;
+}
+
+/// A client needs no API server, only a configuration; one that is wrong may be put right.
+async fn connect(settings: &Settings, links: &Links) -> kube::Client {
+    loop {
+        match client(settings, cadastre_api::AGENT_MANAGER).await {
+            Ok(client) => return client,
+            Err(error) => {
+                let trouble = chain(&error);
+                tracing::error!(error = trouble, "no Kubernetes client; trying again");
+                links.cluster.send_modify(|cluster| cluster.trouble = Some(trouble));
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// An error with what caused it, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = error.source();
+    }
+    text
+}

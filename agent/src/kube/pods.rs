@@ -1,0 +1,133 @@
+//! The Pods of this node, as little of them as reconciliation needs: their names and what identifies them.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::Notify;
+
+use super::chain;
+use crate::record::PodName;
+
+/// kubelet names a static pod to the runtime by this, and not by the UID of its mirror in the API.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// The Pods as the watch has them. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Pods {
+    /// `None` until the first list is complete. Locked for one look or one change, never across an await.
+    known: Arc<Mutex<Option<HashMap<String, Identity>>>>,
+}
+
+/// One Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    namespace: String,
+    name: String,
+    config_hash: Option<String>,
+}
+
+impl Identity {
+    fn of(pod: &PartialObjectMeta<Pod>) -> Self {
+        Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            config_hash: pod.annotations().get(CONFIG_HASH).cloned(),
+        }
+    }
+
+    /// Whether the runtime may mean this Pod by `named`, its UID being `uid`.
+    fn may_be(&self, uid: &str, named: &PodName) -> bool {
+        match &named.uid {
+            Some(named) => named == uid || self.config_hash.as_ref() == Some(named),
+            None => (&self.namespace, &self.name) == (&named.namespace, &named.name),
+        }
+    }
+}
+
+impl Pods {
+    /// Whether the watch, once complete, has no such Pod.
+    pub fn lack(&self, named: &PodName) -> bool {
+        let known = self.known();
+        known.as_ref().is_some_and(|pods| !pods.iter().any(|(uid, pod)| pod.may_be(uid, named)))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<HashMap<String, Identity>>> {
+        // Every change is one insert, remove or replacement: what a panicking holder left is whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks the API server itself whether there is no such Pod any more.
+pub async fn is_gone(client: &Client, named: &PodName) -> Result<bool, kube::Error> {
+    let pods = Api::<Pod>::namespaced(client.clone(), &named.namespace);
+    let found = pods.get_metadata_opt(&named.name).await?;
+    Ok(found.is_none_or(|pod| !Identity::of(&pod).may_be(&pod.uid().unwrap_or_default(), named)))
+}
+
+pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>) {
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let mut events = pin!(watcher(Api::<PartialObjectMeta<Pod>>::all(client), config).default_backoff());
+    let mut listed = HashMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the Pods of this node cannot be watched; nothing is reclaimed");
+                trouble.notify_one();
+            }
+            Ok(Event::Init) => listed = HashMap::new(),
+            Ok(Event::InitApply(pod)) => drop(listed.insert(pod.uid().unwrap_or_default(), Identity::of(&pod))),
+            Ok(Event::InitDone) => *pods.known() = Some(std::mem::take(&mut listed)),
+            Ok(Event::Apply(pod)) => {
+                if let Some(known) = &mut *pods.known() {
+                    known.insert(pod.uid().unwrap_or_default(), Identity::of(&pod));
+                }
+            }
+            Ok(Event::Delete(pod)) => {
+                if let Some(known) = &mut *pods.known() {
+                    known.remove(&pod.uid().unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_known_by_uid_config_hash_or_name() {
+        let named = |uid: Option<&str>, name: &str| PodName {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: uid.map(ToOwned::to_owned),
+        };
+        let pods = Pods::default();
+        assert!(!pods.lack(&named(Some("u-9"), "x")), "nothing is known yet, so nothing lacks");
+        let identity = |name: &str, hash: Option<&str>| Identity {
+            namespace: "default".into(),
+            name: name.into(),
+            config_hash: hash.map(ToOwned::to_owned),
+        };
+        let all = [("u-1", identity("a", None)), ("u-2", identity("etcd-n1", Some("h-2")))];
+        *pods.known() = Some(all.into_iter().map(|(uid, pod)| (uid.to_owned(), pod)).collect());
+        let table = [
+            (named(Some("u-1"), "a"), false),
+            (named(Some("u-0"), "a"), true), // Another Pod of the same name.
+            (named(Some("h-2"), "etcd-n1"), false),
+            (named(Some("u-2"), "etcd-n1"), false),
+            (named(None, "a"), false),
+            (named(None, "b"), true),
+        ];
+        for (named, lacks) in table {
+            assert_eq!(pods.lack(&named), lacks, "{named:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Keeps `IPAMNode.status` as it should be, with few writes: never one for a pod.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cadastre_api::{AGENT_MANAGER, GROUP, IPAMNode, IPAMNodeStatus, condition_type};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::status::{Change, change, desired};
+use super::{Links, OwnNode, chain};
+
+/// Between two writes, whatever happens.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two writes that only bring numbers up to date: a thousand nodes then write about 70 times a second at most.
+const USAGE_EVERY: Duration = Duration::from_secs(15);
+
+/// Longest pause after failed writes.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+struct Publisher {
+    nodes: Api<IPAMNode>,
+    links: Links,
+    /// What the API server accepted last, and of which object.
+    accepted: Option<(String, IPAMNodeStatus)>,
+    last_write: Option<Instant>,
+    backoff: Duration,
+}
+
+pub async fn run(client: Client, links: Links, mut node: OwnNode) {
+    let mut outlook = links.outlook.clone();
+    let nodes = Api::all(client);
+    let mut publisher = Publisher { nodes, links, accepted: None, last_write: None, backoff: Duration::ZERO };
+    loop {
+        let own = node.borrow_and_update().clone();
+        outlook.mark_unchanged();
+        let next = own.as_ref().and_then(|own| publisher.next(own));
+        let due = next.as_ref().map(|(due, _)| *due);
+        let wait = async { if let Some(due) = due { sleep_until(due).await } else { std::future::pending().await } };
+        tokio::select! {
+            changed = node.changed() => if changed.is_err() { return },
+            changed = outlook.changed() => if changed.is_err() { return },
+            () = wait => if let Some((own, (_, status))) = own.zip(next) {
+                publisher.write(&own, status).await;
+            },
+        }
+    }
+}
+
+impl Publisher {
+    /// What is to be written, and when.
+    fn next(&self, own: &Arc<IPAMNode>) -> Option<(Instant, IPAMNodeStatus)> {
+        let uid = own.uid()?;
+        let accepted = self.accepted.as_ref().filter(|(of, _)| *of == uid).map(|(_, status)| status.clone());
+        let before = accepted.unwrap_or_else(|| said_before(own));
+        let configured = self.links.identity.configured;
+        let status = desired(&self.links.outlook.borrow(), configured, before.conditions.first(), Timestamp::now());
+        // The assignment is on its way through the queue. With a broken journal it stays there.
+        if status.observed_generation.is_none() && self.links.outlook.borrow().journal.trouble.is_none() {
+            return None;
+        }
+        let pause = match change(&before, &status) {
+            Change::None => return None,
+            Change::News => NEWS_EVERY,
+            Change::Usage => USAGE_EVERY,
+        };
+        let due = self.last_write.map_or_else(Instant::now, |last| last + pause.max(self.backoff));
+        Some((due, status))
+    }
+
+    async fn write(&mut self, own: &IPAMNode, status: IPAMNodeStatus) {
+        let (name, uid) = (own.name_any(), own.uid().unwrap_or_default());
+        let patch = json!({
+            "apiVersion": IPAMNode::api_version(&()),
+            "kind": IPAMNode::kind(&()),
+            // Of this very object: what was meant for an earlier one must not land in a later one.
+            "metadata": { "name": name, "uid": uid },
+            "status": status,
+        });
+        let params = PatchParams::apply(AGENT_MANAGER).force();
+        let written = self.nodes.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+        self.last_write = Some(Instant::now());
+        match written {
+            Ok(_) => {
+                self.accepted = Some((uid, status));
+                self.backoff = Duration::ZERO;
+            }
+            Err(error) => {
+                self.backoff = (self.backoff * 2).clamp(NEWS_EVERY, LONGEST_BACKOFF);
+                let (error, again) = (chain(&error), self.backoff);
+                tracing::warn!(error, ?again, ipamnode = name, group = GROUP, "the status cannot be written");
+            }
+        }
+    }
+}
+
+/// What an agent of before said in this object, so that a restart writes nothing if nothing changed.
+fn said_before(own: &IPAMNode) -> IPAMNodeStatus {
+    let mut status = own.status.clone().unwrap_or_default();
+    status.conditions.retain(|condition| condition.type_ == condition_type::SERVING);
+    status
+}

@@ -1,0 +1,161 @@
+//! What the agent says in `IPAMNode.status`, as a function of what it knows.
+
+use cadastre_api::{
+    DEFAULT_POOL, Health, HeldBlock, IPAMNodeStatus, Mode, NodeIpamStatus, PoolDemand, condition, condition_type,
+    count, set_condition,
+};
+use cadastre_core::Family;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::outlook::Outlook;
+use crate::pools::{BlockView, ShareView};
+use crate::record::BlockState;
+
+/// How soon a change should be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// Numbers that people look at.
+    Usage,
+    /// What the operator acts on, and whether pods are served.
+    News,
+}
+
+/// The status as it should be. `said`: the agent's condition as it is, for the time of its last transition.
+pub fn desired(outlook: &Outlook, configured: Mode, said: Option<&Condition>, now: Timestamp) -> IPAMNodeStatus {
+    let generation = outlook.view.assigned.as_ref().map(|assigned| assigned.generation);
+    let verdict = outlook.verdict(configured);
+    let new = condition(
+        condition_type::SERVING,
+        verdict.serving,
+        verdict.reason,
+        &verdict.message,
+        generation.unwrap_or_default(),
+        now,
+    );
+    let mut conditions: Vec<Condition> = said.cloned().into_iter().collect();
+    set_condition(&mut conditions, new);
+    let blocks = |wanted: fn(&BlockView) -> bool| {
+        let blocks = outlook.view.shares.iter().flat_map(|share| &share.blocks).filter(move |block| wanted(block));
+        blocks.map(|block| HeldBlock { cidr: block.cidr, grant: block.grant }).collect()
+    };
+    IPAMNodeStatus {
+        ipam: Some(NodeIpamStatus {
+            pools: outlook.view.shares.iter().map(|share| demand(share, outlook.view.waiting)).collect(),
+            held: blocks(|block| block.state != BlockState::Promised),
+            releasable: blocks(|block| block.state == BlockState::Promised),
+            usage: outlook.usage(),
+        }),
+        health: Some(Health { ipv4: outlook.health(Family::V4), ipv6: outlook.health(Family::V6) }),
+        observed_generation: generation,
+        conditions,
+    }
+}
+
+fn demand(share: &ShareView, waiting: usize) -> PoolDemand {
+    let waiting = if share.pool == DEFAULT_POOL { i64::try_from(waiting).unwrap_or(i64::MAX) } else { 0 };
+    let in_use = i64::try_from(share.counts.allocated).unwrap_or(i64::MAX);
+    PoolDemand {
+        pool: share.pool.clone(),
+        family: share.family,
+        needed: in_use.saturating_add(waiting),
+        in_use,
+        cooling: i64::try_from(share.counts.cooling).unwrap_or(i64::MAX),
+        waiting,
+        capacity: count(share.counts.capacity),
+    }
+}
+
+/// How soon `new` should replace `old`.
+pub fn change(old: &IPAMNodeStatus, new: &IPAMNodeStatus) -> Change {
+    if old == new {
+        return Change::None;
+    }
+    let IPAMNodeStatus { ipam, health, observed_generation, conditions } = new;
+    let short = |ipam: &NodeIpamStatus| {
+        let short = ipam.pools.iter().filter(|demand| demand.needed > demand.capacity);
+        short.map(|demand| (demand.pool.clone(), demand.family)).collect::<Vec<_>>()
+    };
+    let acted_on = |ipam: &Option<NodeIpamStatus>| {
+        let acted_on = |ipam: &NodeIpamStatus| (ipam.held.clone(), ipam.releasable.clone(), short(ipam));
+        ipam.as_ref().map(acted_on)
+    };
+    let same = (health, observed_generation, conditions) == (&old.health, &old.observed_generation, &old.conditions)
+        && acted_on(ipam) == acted_on(&old.ipam);
+    if same { Change::Usage } else { Change::News }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::fixtures::{add, assigned, at, live};
+
+    fn outlook(pools: &crate::pools::Pools<crate::pools::Live>) -> Outlook {
+        Outlook { view: pools.view(), ..Outlook::default() }
+    }
+
+    fn status(outlook: &Outlook, said: Option<&Condition>) -> IPAMNodeStatus {
+        desired(outlook, Mode::ClusterPool, said, Timestamp::from_second(1_000).unwrap())
+    }
+
+    #[test]
+    fn it_says_use_demand_health_and_what_is_held() {
+        let mut pools = live(&["10.0.2.0/24", "fd00::/120"]);
+        pools.apply(at(1), [add("a"), add("b")]);
+        let said = status(&outlook(&pools), None);
+        let ipam = said.ipam.unwrap();
+        assert_eq!(ipam.usage, "3/254, 3/254");
+        let demand = &ipam.pools[0];
+        assert_eq!((demand.needed, demand.in_use, demand.waiting, demand.capacity), (3, 3, 0, 254));
+        assert_eq!(
+            ipam.held.iter().map(|held| held.cidr.to_string()).collect::<Vec<_>>(),
+            ["10.0.2.0/24", "fd00::/120"]
+        );
+        assert_eq!(said.observed_generation, Some(1));
+        assert_eq!(said.conditions[0].reason, "Serving");
+        assert!(said.health.unwrap().ipv6.is_some());
+    }
+
+    #[test]
+    fn the_condition_names_what_is_wrong_and_keeps_its_time() {
+        let mut pools = live(&["10.0.2.0/31"]);
+        let well = status(&outlook(&pools), None);
+        let before = &well.conditions[0];
+        let later = Timestamp::from_second(2_000).unwrap();
+        let same = desired(&outlook(&pools), Mode::ClusterPool, Some(before), later);
+        assert_eq!(same.conditions[0].last_transition_time, before.last_transition_time);
+
+        let differs = desired(&outlook(&pools), Mode::MultiPool, Some(before), later);
+        let said = &differs.conditions[0];
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("True", "ModeDiffers"));
+        assert_eq!(
+            said.message,
+            "configured mode multi-pool is not the recorded mode cluster-pool, which goes on: set ipam.mode back to cluster-pool"
+        );
+        assert_eq!(said.last_transition_time, before.last_transition_time);
+
+        pools.apply(at(1), [add("a"), add("b")]);
+        let full = desired(&outlook(&pools), Mode::ClusterPool, Some(before), later);
+        let said = &full.conditions[0];
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "PoolExhausted"));
+        assert_eq!(said.last_transition_time.0, later);
+        assert_eq!(change(&well, &full), Change::News);
+
+        let nothing = status(&outlook(&live(&[])), None);
+        let said = &nothing.conditions[0];
+        assert_eq!((said.reason.as_str(), said.message.as_str()), ("NoAssignment", "pool default has no free block"));
+    }
+
+    #[test]
+    fn numbers_can_wait_and_news_cannot() {
+        let mut pools = live(&["10.0.2.0/24"]);
+        let before = status(&outlook(&pools), None);
+        assert_eq!(change(&before, &before), Change::None);
+        pools.apply(at(1), [add("a")]);
+        let used = status(&outlook(&pools), before.conditions.first());
+        assert_eq!(change(&before, &used), Change::Usage);
+        pools.apply(at(2), [assigned(&["10.0.2.0/24 retiring"])]);
+        assert_eq!(change(&used, &status(&outlook(&pools), used.conditions.first())), Change::News);
+    }
+}

@@ -1,0 +1,180 @@
+//! `cadastre-agent run`: puts the parts together.
+//!
+//! ```text
+//! settings ─▶ lock ─▶ journal ─▶ socket ─▶ thread "serve": calls
+//!                                   └────▶ this thread:    API server, metrics, health
+//! ```
+//! The API server is not needed to get this far, and not to serve what the journal knows.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cadastre_runtime::{Readiness, Settings, Shutdown, init_logging, registry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{mpsc, watch};
+
+use crate::boot_time::{BootTime, boot_id};
+use crate::desk::Desk;
+use crate::journal::Found;
+use crate::kube::{Links, drive};
+use crate::lock::Lock;
+use crate::metrics::Metrics;
+use crate::outlook::{Cluster, Outlook};
+use crate::pools::Rules;
+use crate::report::Identity;
+use crate::serve::{Owner, Socket, State, folder_of, serve};
+use crate::tombstones::Tombstones;
+
+/// Readiness checks.
+mod checks {
+    pub const JOURNAL: &str = "journal";
+    pub const MODE: &str = "mode";
+    pub const SOCKET: &str = "socket";
+}
+
+/// The command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub node_name: String,
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    pub listen: SocketAddr,
+    pub reconcile_every: Duration,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let settings = Settings::load(&options.config)?;
+    init_logging(&settings.log)?;
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    raise_file_limit();
+
+    let Options { config: _, node_name, state_dir, socket, listen, reconcile_every } = options;
+    let me = format!("the agent of node {node_name}, process {}", std::process::id());
+    std::fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
+    let _lock = Lock::take(&state_dir.join("agent.lock"), &me)?;
+    let identity = Identity { node: node_name.clone(), configured: settings.mode.mode() };
+    let boot = boot_id().context("cannot read the boot ID")?;
+    let state = restore(&state_dir, &boot, &settings, &identity);
+
+    let mut registry = registry(PREFIX);
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::new();
+    readiness.fail(checks::SOCKET, "not listening yet");
+    let server = cadastre_runtime::serve(listen, registry, readiness.clone(), shutdown.clone()).await?;
+
+    let (outlook_to, outlook) = watch::channel(Outlook::default());
+    let (cluster_to, cluster) = watch::channel(Cluster::default());
+    let (to_owner, queue) = mpsc::unbounded_channel();
+    let socket = Socket::listen(&socket, &me).map(|listening| (listening, folder_of(&socket).to_owned()));
+    let (socket, folder) = socket?;
+    let tombstones = Tombstones::open(&folder, &boot).context("cannot open the tombstones")?;
+    let owner = Owner::new(identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
+    let serving = Serving { socket, owner, queue: (to_owner.clone(), queue), metrics, shutdown: shutdown.clone() };
+    let thread = serving.start()?;
+    readiness.pass(checks::SOCKET);
+
+    let links = Links {
+        identity: identity.clone(),
+        owner: to_owner,
+        outlook: outlook.clone(),
+        cluster: Arc::new(cluster_to),
+        reconcile_every,
+    };
+    tokio::select! {
+        () = drive(&settings, links) => {}
+        () = watch_readiness(identity, outlook, &readiness) => {}
+        () = shutdown.requested() => {}
+    }
+    shutdown.trigger().fire();
+    drop(server.task.await); // It ends with the shutdown, and says so itself if it ended before.
+    thread.join().map_err(|_| anyhow::anyhow!("the thread that serves the socket has failed"))?
+}
+
+/// What every metric's name begins with.
+const PREFIX: &str = "cadastre_agent";
+
+/// What the serving thread is given.
+struct Serving {
+    socket: Socket,
+    owner: Owner,
+    queue: (mpsc::UnboundedSender<crate::serve::Message>, mpsc::UnboundedReceiver<crate::serve::Message>),
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+impl Serving {
+    fn start(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
+        let run = move || {
+            let Self { socket, owner, queue, metrics, shutdown } = self;
+            let stop = shutdown.trigger().clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let served = runtime.block_on(serve(socket, owner, queue, metrics, shutdown));
+            stop.fire(); // Without the socket the rest is of no use.
+            Ok(served?)
+        };
+        Ok(std::thread::Builder::new().name("serve".to_owned()).spawn(run)?)
+    }
+}
+
+/// What this boot's journal says. If it cannot be read, the agent runs all the same: to say so, and to answer DEL.
+fn restore(folder: &Path, boot: &str, settings: &Settings, identity: &Identity) -> State {
+    let rules = Rules {
+        node: identity.node.clone(),
+        address_cooling: settings.agent.address_cooling,
+        add_wait: settings.agent.add_wait,
+    };
+    match Desk::open(folder, boot, rules, BootTime::now()) {
+        Ok((desk, found)) => {
+            let held = desk.pools.held();
+            match found {
+                Found::Nothing => tracing::info!("no journal of before: nothing is held"),
+                Found::Void => tracing::info!("the journal is of another boot, and void: nothing is held"),
+                Found::Records { count, cut: 0 } => tracing::info!(count, held, "restored from the journal"),
+                Found::Records { count, cut } => {
+                    tracing::warn!(count, held, cut, "restored from the journal; a torn batch at its end was cut off");
+                }
+            }
+            State::Serving(Box::new(desk))
+        }
+        Err(error) => {
+            tracing::error!(%error, "no address is given");
+            State::Broken(error.to_string())
+        }
+    }
+}
+
+/// Ready once the recorded mode is known to be the configured one, so that a rollout with another stops at the first node.
+async fn watch_readiness(identity: Identity, mut outlook: watch::Receiver<Outlook>, readiness: &Readiness) {
+    loop {
+        {
+            let outlook = outlook.borrow_and_update();
+            readiness.set(checks::JOURNAL, outlook.journal.trouble.clone().map_or(Ok(()), Err));
+            readiness.set(
+                checks::MODE,
+                match (outlook.mode(), outlook.mode_differs(identity.configured)) {
+                    (None, _) => Err("the recorded mode is not known yet".to_owned()),
+                    (Some(_), Some(differs)) => Err(differs),
+                    (Some(_), None) => Ok(()),
+                },
+            );
+        }
+        if outlook.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Each waiting ADD is an open file; the default limit of 1024 is for programs that use `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "the limit of open files stays");
+    }
+}
