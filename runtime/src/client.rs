@@ -35,7 +35,7 @@ pub enum ClientError {
     },
     /// Neither way is open.
     #[error(
-        "not in a pod with a ServiceAccount, and KUBECONFIG is not set: set KUBECONFIG to the path of a kubeconfig"
+        "not in a pod with a service account, and KUBECONFIG is not set: set KUBECONFIG to the path of a kubeconfig"
     )]
     NoCluster {
         /// What is missing of the service account.
@@ -95,4 +95,18 @@ fn in_cluster(api_server: Option<&ApiServer>) -> Result<Config, ClientError> {
     let mut config = Config::incluster_dns().map_err(|source| ClientError::NoCluster { source })?;
     config.cluster_url = uri;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_of_a_pod_the_remedy_is_a_kubeconfig() {
+        let api_server = ApiServer { host: "fd00::1".into(), port: 6443 };
+        for api_server in [None, Some(&api_server)] {
+            let error = in_cluster(api_server).unwrap_err().to_string();
+            assert!(error.ends_with("set KUBECONFIG to the path of a kubeconfig"), "{error}");
+        }
+    }
 }

@@ -36,7 +36,6 @@ pub fn values_schema() -> Result<String, GenerateError> {
     merge(&mut schema, schema_of::<ChartValues>());
     schema["title"] = "Values of the chart cadastre".into();
     schema["description"] = "Generated from the types of cadastre-runtime. Null means not written.".into();
-    close(&mut schema);
     Ok(format!("{schema:#}\n"))
 }
 
@@ -60,14 +59,6 @@ fn merge(schema: &mut Value, mut other: Value) {
             None => ours[key] = theirs.take(),
         }
     }
-}
-
-/// Makes every list of known keys complete, which a type that is made up of others cannot say of itself.
-fn close(schema: &mut Value) {
-    let Some(block) = schema.as_object_mut() else { return };
-    let Some(Value::Object(keys)) = block.get_mut("properties") else { return };
-    keys.values_mut().for_each(close);
-    block.insert("additionalProperties".into(), false.into());
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub enum LoggingError {
 
 /// Logs to stderr from now on, with colour only on a terminal.
 pub fn init_logging(settings: &LogSettings) -> Result<(), LoggingError> {
-    let filter = filter(settings)?;
+    let filter = filter(settings, |variable| std::env::var(variable).unwrap_or_default())?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let installed = match settings.format {
         LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),
@@ -38,12 +38,39 @@ pub fn init_logging(settings: &LogSettings) -> Result<(), LoggingError> {
     installed.map_err(|_| LoggingError::Twice)
 }
 
-fn filter(settings: &LogSettings) -> Result<EnvFilter, LoggingError> {
+/// `environment` gives the text of a variable, empty if it is not set.
+fn filter(settings: &LogSettings, environment: impl Fn(&str) -> String) -> Result<EnvFilter, LoggingError> {
     for variable in FILTER_VARIABLES {
-        let text = std::env::var(variable).unwrap_or_default();
+        let text = environment(variable);
         if !text.is_empty() {
             return EnvFilter::try_new(&text).map_err(|source| LoggingError::Filter { variable, text, source });
         }
     }
     Ok(EnvFilter::default().add_directive(settings.level.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEBUG: LogSettings = LogSettings { level: tracing::Level::DEBUG, format: LogFormat::Text };
+
+    fn with(variables: &[(&str, &str)]) -> Result<String, String> {
+        let environment = |name: &str| {
+            let set = variables.iter().find(|(variable, _)| *variable == name);
+            set.map(|(_, text)| (*text).to_owned()).unwrap_or_default()
+        };
+        filter(&DEBUG, environment).map(|filter| filter.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_settings() {
+        assert_eq!(with(&[]).unwrap(), "debug");
+        assert_eq!(with(&[("RUST_LOG", "warn")]).unwrap(), "warn");
+        assert_eq!(with(&[("RUST_LOG", "warn"), ("CADASTRE_LOG", "kube=trace")]).unwrap(), "kube=trace");
+        assert_eq!(
+            with(&[("CADASTRE_LOG", "kube=loud")]).unwrap_err(),
+            "CADASTRE_LOG=\"kube=loud\" is not a log filter; write it like info,cadastre_operator=debug"
+        );
+    }
 }

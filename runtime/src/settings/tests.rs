@@ -133,6 +133,12 @@ const CIDRS: &[Refused] = &[
         ],
     ),
     (
+        "ipam: {clusterPoolIPv4: 127.128.0.0/16}",
+        &[
+            "ipam.clusterPoolIPv4: 127.128.0.0/16 overlaps 127.0.0.0/8 (loopback), where no pod can have an address; choose another CIDR",
+        ],
+    ),
+    (
         "ipam: {clusterPoolIPv4: 224.0.0.0/8}",
         &[
             "ipam.clusterPoolIPv4: 224.0.0.0/8 overlaps 224.0.0.0/4 (multicast), where no pod can have an address; choose another CIDR",
