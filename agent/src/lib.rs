@@ -1,4 +1,11 @@
-//! The node half: address pools, journal, socket, status.
+//! The node half: gives addresses to pods, out of the blocks that the operator assigned to this node.
+//!
+//! ```text
+//! plugin ──▶ serve ──▶ desk ──▶ pools     who holds which address: decisions, no I/O, no clock
+//!              ▲         └────▶ journal   what survives the death of this process
+//! tombstones ──┤
+//! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
+//! ```
 
 pub mod boot_time;
 pub mod desk;

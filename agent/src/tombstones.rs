@@ -21,7 +21,7 @@ const AT_ONCE: usize = 1_024;
 const SAME_TICK: Duration = Duration::from_millis(50);
 
 /// A plugin renames what it writes within milliseconds; what is not renamed after this is of one that died.
-const ABANDONED: Duration = Duration::from_secs(60);
+const ABANDONED: Duration = Duration::from_mins(1);
 
 /// The folder and what is known of it.
 #[derive(Debug)]

@@ -111,13 +111,12 @@ impl<'a> Frames<'a> {
 
     fn read(&self) -> Result<Option<&'a [u8]>, Flaw> {
         let Some((head, rest)) = self.rest.split_first_chunk::<HEAD>() else { return Ok(None) };
-        let [a, b, c, d, check @ .., e, f, g, h] = *head;
-        let length = [a, b, c, d];
-        if crc32fast::hash(&length).to_le_bytes() != check {
+        let ([length, of_length, of_payload], _) = head.as_chunks::<4>() else { return Ok(None) };
+        if crc32fast::hash(length).to_le_bytes() != *of_length {
             return Err(Flaw::Length);
         }
-        let Some(payload) = rest.get(..u32::from_le_bytes(length) as usize) else { return Ok(None) };
-        if crc32fast::hash(payload).to_le_bytes() != [e, f, g, h] {
+        let Some(payload) = rest.get(..u32::from_le_bytes(*length) as usize) else { return Ok(None) };
+        if crc32fast::hash(payload).to_le_bytes() != *of_payload {
             return Err(Flaw::Checksum);
         }
         Ok(Some(payload))

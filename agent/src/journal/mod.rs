@@ -204,6 +204,7 @@ impl Journal {
     }
 
     #[cfg(test)]
+    #[must_use]
     pub fn limit(&self) -> &Limit {
         &self.limit
     }

@@ -9,12 +9,11 @@ use crate::record::{Assigned, BlockRecord, BlockState};
 /// What an `IPAMNode` of this very Node assigns.
 pub fn of_node(node: &IPAMNode) -> Assignment {
     let blocks: Vec<BlockRecord> = node.spec.ipam.allocated.iter().map(block).collect();
-    let note = if blocks.is_empty() { operators_reason(node) } else { String::new() };
     let assigned = Assigned {
         mode: node.spec.mode,
         node_uid: node.spec.node_uid.clone(),
         generation: node.meta().generation.unwrap_or_default(),
-        note,
+        note: if blocks.is_empty() { operators_reason(node) } else { String::new() },
     };
     Assignment { assigned: Some(assigned), absence: String::new(), blocks }
 }

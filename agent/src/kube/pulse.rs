@@ -10,7 +10,7 @@ use super::{RETRY, chain};
 use crate::outlook::Cluster;
 
 /// While all is well: a thousand nodes then ask three times a second.
-const RARELY: Duration = Duration::from_secs(300);
+const RARELY: Duration = Duration::from_mins(5);
 
 pub async fn run(client: Client, cluster: Arc<watch::Sender<Cluster>>, trouble: Arc<Notify>) {
     loop {
@@ -42,9 +42,10 @@ pub async fn run(client: Client, cluster: Arc<watch::Sender<Cluster>>, trouble: 
 fn tell(cluster: &watch::Sender<Cluster>, now: Cluster) {
     cluster.send_if_modified(|before| {
         if before.trouble.is_some() != now.trouble.is_some() {
-            match &now.trouble {
-                Some(trouble) => tracing::warn!("{trouble}"),
-                None => tracing::info!(version = now.version, "the API server answers"),
+            if let Some(trouble) = &now.trouble {
+                tracing::warn!("{trouble}");
+            } else {
+                tracing::info!(version = now.version, "the API server answers");
             }
         }
         let changed = *before != now;

@@ -16,9 +16,10 @@ pub async fn run(client: Client, mut links: Links, mut node: OwnNode) {
     loop {
         let differs = links.outlook.borrow_and_update().mode_differs(links.identity.configured);
         if differs != said.0 {
-            match &differs {
-                Some(message) => tracing::error!("{message}"),
-                None => tracing::info!("configured and recorded mode agree again"),
+            if let Some(message) = &differs {
+                tracing::error!("{message}");
+            } else {
+                tracing::info!("configured and recorded mode agree again");
             }
             said = (differs, false);
         }

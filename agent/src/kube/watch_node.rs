@@ -124,13 +124,12 @@ impl Watched {
         if self.told.as_ref() == Some(&assignment) {
             return;
         }
-        match &assignment.assigned {
-            Some(assigned) => {
-                let blocks: Vec<String> = assignment.blocks.iter().map(|block| block.cidr.to_string()).collect();
-                let (generation, mode) = (assigned.generation, assigned.mode.label());
-                tracing::info!(generation, mode, blocks = blocks.join(", "), note = assigned.note, "assigned");
-            }
-            None => tracing::warn!(why = assignment.absence, "nothing is assigned"),
+        if let Some(assigned) = &assignment.assigned {
+            let blocks: Vec<String> = assignment.blocks.iter().map(|block| block.cidr.to_string()).collect();
+            let (generation, mode) = (assigned.generation, assigned.mode.label());
+            tracing::info!(generation, mode, blocks = blocks.join(", "), note = assigned.note, "assigned");
+        } else {
+            tracing::warn!(why = assignment.absence, "nothing is assigned");
         }
         self.told = Some(assignment.clone());
         // If the owner has ended, so does the process.

@@ -88,8 +88,8 @@ impl Book {
     /// What the interface plugin needs to know of what is held.
     pub fn given(&self, held: &Held) -> Given {
         let address = |held: &crate::record::HeldAddress| {
-            let shares = self.shares.iter().filter(|share| share.pool == held.pool);
-            let block = shares.filter_map(|share| share.block_of(held)).next();
+            let mut shares = self.shares.iter().filter(|share| share.pool == held.pool);
+            let block = shares.find_map(|share| share.block_of(held));
             let prefix = block.map_or(Family::of(held.address).bits(), |block| block.cidr.prefix_len());
             let gateway = block.and_then(|block| block.router).map(|router| router.to_string());
             GivenAddress { address: format!("{}/{prefix}", held.address), gateway }
@@ -115,7 +115,7 @@ impl Book {
                 blocks.iter().filter(|block| block.pool == pool && block.cidr.family() == family).collect();
             let held = held.values().flat_map(|hold| &hold.held.addresses);
             let held = held.filter(|held| held.pool == pool && Family::of(held.address) == family);
-            problems.extend(share.set_blocks(&wanted, held));
+            problems.extend(share.set_blocks(&wanted, &held));
         }
         self.shares.retain(|share| !share.is_empty());
         problems
@@ -176,7 +176,8 @@ impl Book {
 
     /// Promises and forgets blocks that are empty. Returns whether that changed any.
     pub fn settle(&mut self) -> bool {
-        let changed = self.shares.iter_mut().fold(false, |changed, share| share.settle() || changed);
+        // All of them, not only up to the first that changes.
+        let changed = self.shares.iter_mut().filter_map(|share| share.settle().then_some(())).count() > 0;
         self.shares.retain(|share| !share.is_empty());
         changed
     }

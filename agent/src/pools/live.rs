@@ -201,13 +201,13 @@ impl Pools<Live> {
             return Answer::Failed(refusal::holds_nothing(attachment));
         };
         let listed = addresses.iter().filter_map(|address| address.parse().ok()).collect::<Vec<std::net::IpAddr>>();
-        let held = || hold.held.addresses.iter().map(|held| held.address);
-        let missing = held().find(|held| !listed.contains(held));
-        let ours = |address: &&std::net::IpAddr| self.book.shares.iter().any(|share| share.contains(**address));
-        let foreign = listed.iter().filter(ours).find(|address| held().all(|held| held != **address));
+        let ours = || hold.held.addresses.iter().map(|held| held.address);
+        let missing = ours().find(|held| !listed.contains(held));
+        let in_blocks = |address: &&std::net::IpAddr| self.book.shares.iter().any(|share| share.contains(**address));
+        let foreign = listed.iter().filter(in_blocks).find(|address| ours().all(|held| held != **address));
         match (missing, foreign) {
             (None, None) => Answer::done(),
-            _ => Answer::Failed(refusal::differs(attachment, held(), addresses)),
+            _ => Answer::Failed(refusal::differs(attachment, ours(), addresses)),
         }
     }
 

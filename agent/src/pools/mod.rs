@@ -93,7 +93,7 @@ impl Pools<Restoring> {
                 }
             }
             Record::Cooling { pool, address, since } => {
-                self.book.share_of(&pool, address).restore_cooling(address, since)
+                self.book.share_of(&pool, address).restore_cooling(address, since);
             }
             Record::Cursor { pool, cursor } => self.book.share_of(&pool, cursor.network()).set_cursor(cursor),
         }

@@ -16,8 +16,8 @@ pub(super) fn no_assignment(node: &str, book: &Book) -> Failure {
     let msg = match &book.assigned {
         Some(assigned) if assigned.note.is_empty() => format!("node {node} has no block assigned yet"),
         Some(assigned) => format!("node {node} has no block assigned: {}", assigned.note),
-        None if book.absence.is_empty() => format!("node {node} has no IPAMNode yet"),
-        None => format!("node {node} has no IPAMNode: {}", book.absence),
+        None if book.absence.is_empty() => format!("node {node} has no address to give: it has no IPAMNode yet"),
+        None => format!("node {node} has no address to give: {}", book.absence),
     };
     failure(
         code::TRY_AGAIN,

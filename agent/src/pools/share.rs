@@ -244,7 +244,7 @@ impl Share {
     pub(super) fn set_blocks<'a>(
         &mut self,
         wanted: &[&BlockRecord],
-        held: impl Iterator<Item = &'a HeldAddress> + Clone,
+        held: &(impl Iterator<Item = &'a HeldAddress> + Clone),
     ) -> Vec<String> {
         let before = std::mem::take(&mut self.blocks);
         for block in &before {

@@ -286,7 +286,7 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
         Call::Add(add) => {
             tidy_attachment(&mut add.attachment)?;
             check_name("the path of the namespace", &add.netns.path, 0..=MAX_PATH)?;
-            for pod in add.pod.iter_mut() {
+            if let Some(pod) = &mut add.pod {
                 check_name("the pod's namespace", &pod.namespace, 1..=MAX_NAME)?;
                 check_name("the pod's name", &pod.name, 1..=MAX_NAME)?;
                 pod.uid = pod.uid.take().filter(|uid| !uid.is_empty());

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::lock::{Lock, LockError};
 
+/// What a mode allows everybody but the owner.
+const OTHERS: u32 = 0o077;
+
 /// A listening socket.
 #[derive(Debug)]
 pub struct Socket {
@@ -80,7 +83,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
     let stranger =
         entries.find(|name| !ours.iter().any(|ours| name == ours) && !name.to_string_lossy().contains("cadastre"));
     match stranger {
-        _ if mode & 0o077 == 0 => Ok(()),
+        _ if mode & OTHERS == 0 => Ok(()),
         None => fs::set_permissions(folder, Permissions::from_mode(0o700)),
         Some(name) => {
             tracing::warn!(folder = %folder.display(), ?name, "the socket's folder is open to others and not ours alone: its mode stays");

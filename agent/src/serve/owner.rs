@@ -97,6 +97,7 @@ struct Waiting {
 }
 
 impl Owner {
+    #[must_use]
     pub fn new(
         identity: Identity,
         state: State,
@@ -133,7 +134,9 @@ impl Owner {
                 self.show();
                 shown = Instant::now();
             }
-            questions.into_iter().for_each(|question| self.tell(question));
+            for question in questions {
+                self.tell(question);
+            }
         }
     }
 

@@ -105,7 +105,7 @@ fn without_an_ipamnode_nothing_is_given_and_everything_stays() {
     assert_eq!(ask(&mut pools, at(2), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
     assert_eq!(ask(&mut pools, at(2), "b", add("b")), "waits");
     let late = step(&mut pools, at(12), []);
-    assert_eq!(why(&late, "b"), "node n1 has no IPAMNode: it was deleted");
+    assert_eq!(why(&late, "b"), "node n1 has no address to give: it was deleted");
     assert_eq!(ask(&mut pools, at(13), "a", del("a")), "ok");
     step(&mut pools, at(43), [Input::Pass]);
     assert!(pools.view().shares.is_empty(), "nothing is left of the block");
@@ -168,7 +168,7 @@ fn blocks_that_clash_are_named_and_not_used() {
     let clash = step(&mut pools, at(1), [assignment(&["10.0.2.0/24", "10.0.2.128/25"], 2)]);
     let problems = clash.problems.unwrap();
     assert_eq!(problems.len(), 1);
-    assert!(problems[0].starts_with("block 10.0.2.128/25 of pool default is not used: "), "{:?}", problems);
+    assert!(problems[0].starts_with("block 10.0.2.128/25 of pool default is not used: "), "{problems:?}");
     assert_eq!(ask(&mut pools, at(1), "a", add("a")), "10.0.2.2/24 via 10.0.2.1");
 }
 

@@ -184,15 +184,14 @@ impl World {
                     given.address.split_once('/').unwrap().0.parse().unwrap()
                 };
                 let addresses: Vec<IpAddr> = given.addresses.iter().map(parse).collect();
-                match self.told.get(&who) {
-                    Some((before, _, _)) => {
-                        assert!(!new && *before == addresses, "the same again");
-                        self.confirmed.insert(who);
-                    }
-                    None => {
-                        assert!(*new);
-                        self.confirmed.remove(&who);
-                        addresses.iter().for_each(|address| self.may_be_given(*address));
+                if let Some((before, _, _)) = self.told.get(&who) {
+                    assert!(!new && *before == addresses, "the same again");
+                    self.confirmed.insert(who);
+                } else {
+                    assert!(*new);
+                    self.confirmed.remove(&who);
+                    for address in &addresses {
+                        self.may_be_given(*address);
                     }
                 }
                 self.told.insert(who, (addresses, holder.clone(), self.now));
