@@ -10,13 +10,15 @@ use std::marker::PhantomData;
 
 use cadastre_api::{
     IPAMConfig, IPAMConfigSpec, IPAMConfigStatus, IPAMLedger, IPAMLedgerSpec, IPAMNode, IPAMNodeSpec, IPAMNodeStatus,
-    IPPool, IPPoolSpec, IPPoolStatus,
+    IPPool, IPPoolSpec, IPPoolStatus, Mode, NodeIpam,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+use crate::outcome::with_causes;
 
 /// A kind that can be put together from its parts.
 pub trait Parts: Resource<DynamicType = ()> + Sized {
@@ -27,6 +29,11 @@ pub trait Parts: Resource<DynamicType = ()> + Sized {
 
     /// The object.
     fn assemble(metadata: ObjectMeta, spec: Self::Spec, status: Option<Self::Status>) -> Self;
+
+    /// What a spec that cannot be read says. `None` if nobody may go on from that.
+    fn spoiled() -> Option<Self::Spec> {
+        None
+    }
 }
 
 macro_rules! parts {
@@ -43,8 +50,22 @@ macro_rules! parts {
 }
 
 parts!(IPAMConfig, IPAMConfigSpec, IPAMConfigStatus);
-parts!(IPAMNode, IPAMNodeSpec, IPAMNodeStatus);
 parts!(IPPool, IPPoolSpec, IPPoolStatus);
+
+/// Its spec is the operator's own and follows from the ledger: what somebody spoiled claims nothing, and the engine
+/// puts it right.
+impl Parts for IPAMNode {
+    type Spec = IPAMNodeSpec;
+    type Status = IPAMNodeStatus;
+
+    fn assemble(metadata: ObjectMeta, spec: IPAMNodeSpec, status: Option<IPAMNodeStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+
+    fn spoiled() -> Option<IPAMNodeSpec> {
+        Some(IPAMNodeSpec { mode: Mode::default(), node_uid: String::new(), ipam: NodeIpam::default() })
+    }
+}
 
 impl Parts for IPAMLedger {
     type Spec = IPAMLedgerSpec;
@@ -121,7 +142,7 @@ pub struct Lean<K> {
 
 /// Somebody wrote what the schema lets through and we cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind} {name} cannot be read ({source}): undo what was edited by hand, or delete it")]
+#[error("{kind} {name} cannot be read: undo what was edited by hand")]
 pub struct Unreadable {
     kind: String,
     name: String,
@@ -133,14 +154,19 @@ impl<K: Parts> Lean<K> {
     pub fn into_object(self) -> Result<K, Unreadable> {
         let Self { metadata, spec, status, kind: PhantomData } = self;
         let name = metadata.name.clone().unwrap_or_default();
-        let unreadable = |source| Unreadable { kind: K::kind(&()).into_owned(), name, source };
-        let spec = spec.as_deref().map_or("null", RawValue::get);
-        let status = status.as_deref().map_or("null", RawValue::get);
-        match (serde_json::from_str(spec), serde_json::from_str(status)) {
-            (Ok(spec), Ok(status)) => Ok(K::assemble(metadata, spec, status)),
-            (Err(source), _) | (_, Err(source)) => Err(unreadable(source)),
-        }
+        let unreadable = |source| Unreadable { kind: K::kind(&()).into_owned(), name: name.clone(), source };
+        let spec = read(spec.as_deref()).map_err(unreadable);
+        let status = read(status.as_deref()).map_err(unreadable);
+        let Some(spoiled) = K::spoiled() else { return Ok(K::assemble(metadata, spec?, status?)) };
+        let complain = |error: &Unreadable| tracing::error!(error = with_causes(error), "spoiled");
+        let spec = spec.inspect_err(complain).unwrap_or(spoiled);
+        let status = status.inspect_err(complain).unwrap_or_default();
+        Ok(K::assemble(metadata, spec, status))
     }
+}
+
+fn read<T: DeserializeOwned>(text: Option<&RawValue>) -> serde_json::Result<T> {
+    serde_json::from_str(text.map_or("null", RawValue::get))
 }
 
 #[cfg(test)]
@@ -166,7 +192,15 @@ mod tests {
         let read: Vec<Lean<IPAMConfig>> = serde_json::from_str(text).unwrap();
         let read: Vec<_> = read.into_iter().map(|lean| lean.into_object().map_err(|error| error.to_string())).collect();
         assert!(read[0].is_ok());
-        assert!(read[1].as_ref().unwrap_err().starts_with("IPAMConfig b cannot be read ("));
-        assert!(read[2].as_ref().unwrap_err().starts_with("IPAMConfig c cannot be read ("));
+        assert!(read[1].as_ref().unwrap_err().starts_with("IPAMConfig b cannot be read: "));
+        assert!(read[2].as_ref().unwrap_err().starts_with("IPAMConfig c cannot be read: "));
+    }
+
+    #[test]
+    fn a_spoiled_ipamnode_claims_nothing() {
+        let text = r#"{"metadata":{"name":"a","generation":3},"spec":{"mode":"cluster-pool","nodeUID":"u",
+            "ipam":{"allocated":[{"pool":"default","family":"IPv4","cidr":"10.0.0.0/24","grant":"nonsense"}]}}}"#;
+        let node = serde_json::from_str::<Lean<IPAMNode>>(text).unwrap().into_object().unwrap();
+        assert_eq!((node.metadata.generation, node.spec.ipam.allocated.len()), (Some(3), 0));
     }
 }

@@ -24,10 +24,11 @@ use tokio::task::JoinSet;
 use crate::health::Health;
 use crate::lean::{Lean, Parts};
 use crate::node_view::NodeView;
+use crate::outcome::with_causes;
 use crate::watch::{Change, Watch, WatchError, Watched};
 
-/// 250 Nodes of 10 KB are 2.5 MB, which is the most that is held untrimmed.
-const NODES_A_PAGE: u32 = 250;
+/// 100 Nodes of 10 KB are 1 MB, which is the most that is held untrimmed.
+const NODES_A_PAGE: u32 = 100;
 /// Our small objects, about 2 KB each.
 const OBJECTS_A_PAGE: u32 = 500;
 /// Full ones are 50 KB each.
@@ -214,9 +215,9 @@ async fn follow<V: Watched>(
     }
 }
 
-/// What cannot be read is left out: the engine will find the object in its way when it writes, and say so.
+/// What cannot be read is left out.
 fn readable<K: Parts>(object: Lean<K>) -> Option<K> {
-    object.into_object().inspect_err(|error| tracing::error!(%error, "left out")).ok()
+    object.into_object().inspect_err(|error| tracing::error!(error = with_causes(error), "left out")).ok()
 }
 
 fn ipam_node_event(change: Change<Lean<IPAMNode>>) -> Option<Event> {

@@ -15,7 +15,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
-use crate::outcome::{self, Failure};
+use crate::outcome::{self, Failure, with_causes};
 use crate::requests::{RequestError, Requests};
 
 /// An effect without an answer after this is uncertain. The API server itself gives up on a write after 34 s.
@@ -162,9 +162,9 @@ async fn until_answered(requests: &Requests, action: &Action) -> Outcome {
     loop {
         let failure = match requests.send(action).await {
             Ok(answer) => return Outcome::Done(answer),
-            Err(RequestError::Unreadable(error)) if only_reads(action) => Failure::Refused(error.to_string()),
+            Err(RequestError::Unreadable(error)) if only_reads(action) => Failure::Refused(with_causes(&error)),
             // It was written, and what came of it cannot be read.
-            Err(RequestError::Unreadable(error)) => Failure::Unknown(error.to_string()),
+            Err(RequestError::Unreadable(error)) => Failure::Unknown(with_causes(&error)),
             Err(RequestError::Kube(error)) => Failure::of(&error, has_tests(action)),
         };
         match failure {

@@ -38,7 +38,7 @@ pub async fn recorded(requests: &Requests) -> Result<Option<IPAMConfig>, String>
     match requests.send(&Action::GetConfig).await {
         Ok(Answer::Config(config)) => Ok(Some(*config)),
         Ok(_) => Ok(None),
-        Err(RequestError::Unreadable(error)) => Err(error.to_string()),
+        Err(RequestError::Unreadable(error)) => Err(with_causes(&error)),
         Err(RequestError::Kube(error)) => match Failure::of(&error, false) {
             Failure::NotFound => Ok(None),
             Failure::Refused(message) => Err(message),
