@@ -48,9 +48,10 @@ impl Driver {
             let event = tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
+                // Before what may be there without end.
+                _ = ticks.tick() => Event::Tick,
                 (id, outcome) = self.performer.next() => Event::Outcome { id, outcome },
                 Some(event) = self.events.recv() => event,
-                _ = ticks.tick() => Event::Tick,
             };
             let tick = matches!(event, Event::Tick);
             self.handle(event);

@@ -39,9 +39,11 @@ impl Health {
         match outcome {
             Ok(()) => self.readiness.pass(kind),
             Err(error) => {
-                let error = with_causes(&error);
-                tracing::warn!(%error, "trying again");
-                self.readiness.fail(kind, error);
+                let failing = (kind, with_causes(&error));
+                if !self.readiness.failing().contains(&failing) {
+                    tracing::warn!(error = failing.1, "trying again");
+                }
+                self.readiness.fail(kind, failing.1);
             }
         }
     }

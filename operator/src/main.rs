@@ -67,7 +67,7 @@ enum Command {
         #[arg(long)]
         recover: bool,
         /// Where /metrics, /healthz and /readyz are served.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9971")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963")]
         listen: SocketAddr,
     },
     /// Validate a settings file and print what it comes to. Exits with 1 if it is wrong.

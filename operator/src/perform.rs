@@ -149,11 +149,17 @@ async fn perform(requests: Requests, metrics: Metrics, action: Action) -> Outcom
         Ok(outcome) => outcome,
         Err(_) => Outcome::Uncertain(format!("no answer within {} s", TIMEOUT.as_secs())),
     };
-    let (action, result) = (label(&action), outcome::label(&outcome));
-    if let Outcome::Uncertain(why) | Outcome::Refused(why) = &outcome {
-        tracing::warn!(action, result, %why, "request failed");
+    let (name, result) = (label(&action), outcome::label(&outcome));
+    match &outcome {
+        Outcome::Refused(why) => tracing::warn!(action = name, %why, "refused"),
+        Outcome::Uncertain(why) if Lane::of(&action) == Lane::Record => {
+            tracing::warn!(action = name, %why, "uncertain");
+        }
+        // There may be thousands, while the API server is away. Metrics count them.
+        Outcome::Uncertain(why) => tracing::debug!(action = name, %why, "uncertain"),
+        Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => {}
     }
-    metrics.request(action, result, begun.elapsed());
+    metrics.request(name, result, begun.elapsed());
     outcome
 }
 

@@ -177,9 +177,14 @@ fn elector() -> Elector {
     Elector::new(pod.as_deref(), &unique, Timing::default())
 }
 
-/// `POD_NAMESPACE`, else the `ServiceAccount`'s or the kubeconfig context's, which kube calls `default` if there is none.
+/// `POD_NAMESPACE`, else the `ServiceAccount`'s, else the kubeconfig context's, which kube calls `default` if it names
+/// none.
 fn lease_namespace(client: &Client) -> String {
-    let of_client = Some(client.default_namespace()).filter(|namespace| *namespace != "default").map(ToOwned::to_owned);
-    let of_pod = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
-    of_pod.or(of_client).unwrap_or_else(|| FALLBACK_NAMESPACE.to_owned())
+    let set = |variable| std::env::var(variable).ok().filter(|value| !value.is_empty());
+    if let Some(namespace) = set("POD_NAMESPACE") {
+        return namespace;
+    }
+    let of_client = client.default_namespace();
+    let says_nothing = set("KUBECONFIG").is_some() && of_client == "default";
+    if says_nothing { FALLBACK_NAMESPACE.to_owned() } else { of_client.to_owned() }
 }

@@ -80,8 +80,7 @@ pub struct Watch<V> {
     request: Request,
     /// Objects in one answer of a list.
     page: u32,
-    /// Name and UID of each object, to tell what vanished while nobody watched.
-    known: BTreeMap<String, String>,
+    known: Known,
     /// `resourceVersion` up to which everything was seen.
     version: Option<String>,
     /// The last watch broke off: whoever answers next may have another store.
@@ -101,7 +100,7 @@ impl<V: Watched> Watch<V> {
             kind,
             request: Request::new(path),
             page,
-            known: BTreeMap::new(),
+            known: Known::default(),
             version: None,
             suspect: false,
             backoff: Backoff::default(),
@@ -129,7 +128,7 @@ impl<V: Watched> Watch<V> {
             let page = self.read(self.page, continue_token).await?;
             for object in page.items {
                 present.extend(object.metadata().name.clone());
-                self.note(object, &mut on);
+                self.known.see(object, &mut on);
             }
             continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if continue_token.is_none() {
@@ -137,13 +136,9 @@ impl<V: Watched> Watch<V> {
                 break;
             }
         }
-        self.known.retain(|name, uid| {
-            let stays = present.contains(name);
-            if !stays {
-                on(Change::Gone { name: name.clone(), uid: uid.clone() });
-            }
-            stays
-        });
+        for (name, uid) in self.known.vanished(&present) {
+            on(Change::Gone { name, uid });
+        }
         self.backoff.reset();
         Ok(())
     }
@@ -200,14 +195,12 @@ impl<V: Watched> Watch<V> {
         match event.map_err(|source| api_error(self.kind, source))? {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.version.clone_from(&object.metadata().resource_version);
-                let mut pending = std::mem::take(&mut self.pending);
-                self.note(object, |change| pending.push_back(change));
-                self.pending = pending;
+                self.known.see(object, |change| self.pending.push_back(change));
             }
             WatchEvent::Deleted(object) => {
                 self.version.clone_from(&object.metadata().resource_version);
                 let (name, uid) = identity(object.metadata());
-                self.known.remove(&name);
+                self.known.forget(&name);
                 self.pending.push_back(Change::Gone { name, uid });
             }
             WatchEvent::Bookmark(mark) => self.version = Some(mark.metadata.resource_version),
@@ -215,17 +208,6 @@ impl<V: Watched> Watch<V> {
             WatchEvent::Error(status) => return Err(api_error(self.kind, kube::Error::Api(status))),
         }
         Ok(())
-    }
-
-    /// An object that is another one of the same name came while nobody watched: its predecessor is gone.
-    fn note(&mut self, object: V, mut on: impl FnMut(Change<V>)) {
-        let (name, uid) = identity(object.metadata());
-        match self.known.get_mut(&name) {
-            Some(known) if *known == uid => {}
-            Some(known) => on(Change::Gone { name, uid: std::mem::replace(known, uid) }),
-            None => drop(self.known.insert(name, uid)),
-        }
-        on(Change::Seen(object));
     }
 
     /// One cheap read after a watch broke off.
@@ -247,6 +229,30 @@ impl<V: Watched> Watch<V> {
             Ok(answer) => answer.map_err(|source| api_error(kind, source)),
             Err(_) => Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
         }
+    }
+}
+
+/// Name and UID of each object, to tell what went while nobody watched.
+#[derive(Clone, Debug, Default)]
+struct Known(BTreeMap<String, String>);
+
+impl Known {
+    /// An object was created or changed. If it is another one of the same name, its predecessor is gone.
+    fn see<V: Watched>(&mut self, object: V, mut on: impl FnMut(Change<V>)) {
+        let (name, uid) = identity(object.metadata());
+        if let Some(before) = self.0.insert(name.clone(), uid.clone()).filter(|before| *before != uid) {
+            on(Change::Gone { name, uid: before });
+        }
+        on(Change::Seen(object));
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// What was known and is not `present`; forgotten with that.
+    fn vanished(&mut self, present: &BTreeSet<String>) -> Vec<(String, String)> {
+        self.0.extract_if(.., |name, _| !present.contains(name)).collect()
     }
 }
 
@@ -275,6 +281,49 @@ fn is_behind(theirs: &str, ours: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Clone, Debug, Deserialize)]
+    struct Thing(ObjectMeta);
+
+    impl Watched for Thing {
+        fn metadata(&self) -> &ObjectMeta {
+            &self.0
+        }
+    }
+
+    fn thing(name: &str, uid: &str) -> Thing {
+        Thing(ObjectMeta { name: Some(name.into()), uid: Some(uid.into()), ..ObjectMeta::default() })
+    }
+
+    fn see(known: &mut Known, name: &str, uid: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        known.see(thing(name, uid), |change| {
+            said.push(match change {
+                Change::Seen(thing) => format!("+{}", identity(&thing.0).1),
+                Change::Gone { uid, .. } => format!("-{uid}"),
+            });
+        });
+        said
+    }
+
+    #[test]
+    fn another_object_of_the_same_name_means_that_the_first_is_gone() {
+        let mut known = Known::default();
+        assert_eq!(see(&mut known, "a", "1"), ["+1"]);
+        assert_eq!(see(&mut known, "a", "1"), ["+1"]);
+        assert_eq!(see(&mut known, "a", "2"), ["-1", "+2"]);
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone_once() {
+        let mut known = Known::default();
+        see(&mut known, "a", "1");
+        see(&mut known, "b", "2");
+        let present = BTreeSet::from(["b".to_owned()]);
+        assert_eq!(known.vanished(&present), [("a".to_owned(), "1".to_owned())]);
+        assert_eq!(known.vanished(&present), []);
+        assert_eq!(see(&mut known, "a", "3"), ["+3"]);
+    }
 
     #[test]
     fn a_store_that_went_back_is_noticed() {
