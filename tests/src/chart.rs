@@ -1,8 +1,10 @@
 //! Our chart on a control plane, through the real Helm.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
-use crate::{ControlPlane, Output, Program, repo};
+use crate::{ControlPlane, Output, Program, eventually, repo};
 
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "kube-system";
@@ -12,8 +14,17 @@ pub const RELEASE: &str = "cadastre";
 impl ControlPlane {
     /// `helm upgrade --install` of `charts/cadastre` with this values file. Nothing is waited for: no kubelet runs here,
     /// so no pod ever does. What Helm refuses is in the output.
+    ///
+    /// # Errors
+    /// If Helm cannot be run, or what it installed is not served within 30 s.
     pub async fn install_chart(&self, values: &str) -> Result<Output> {
-        self.upgrade_chart(values, &[]).await
+        let output = self.upgrade_chart(values, &[]).await?;
+        if output.success() {
+            // The API server serves a new kind a moment after it has accepted its definition.
+            eventually(Duration::from_secs(30), "Cadastre's kinds are served", async || self.ipam_nodes().await)
+                .await?;
+        }
+        Ok(output)
     }
 
     /// As [`ControlPlane::install_chart`], with more flags, such as `--dry-run=server`.

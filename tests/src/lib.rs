@@ -16,6 +16,7 @@
 mod access;
 mod audit;
 mod chart;
+mod cluster;
 mod cni;
 mod control_plane;
 mod eventually;
@@ -30,6 +31,7 @@ mod spawner;
 
 pub use audit::AuditEvent;
 pub use chart::{NAMESPACE, RELEASE};
+pub use cluster::{AGENT, OPERATOR};
 pub use cni::{Attachment, Cni, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually};

@@ -53,7 +53,9 @@ impl Engine {
             self.adopt_config(config);
         }
         self.doubt_leftovers();
-        if self.settings.recover || ready_without_config || self.has_unknown_grants() {
+        // Without a ledger there is nothing that could be missing from it.
+        let has_ledger = self.mode().or(self.evidence).unwrap_or(self.settings.mode) != Mode::Kubernetes;
+        if has_ledger && (self.settings.recover || ready_without_config || self.has_unknown_grants()) {
             let until = after(self.now, RECOVERY);
             if let Stage::Recovering { until: end, .. } = &mut self.stage {
                 *end = until;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use cadastre_api::{AllocatedBlock, BlockState, Mode};
+use cadastre_api::{AllocatedBlock, BlockState};
 use cadastre_core::Cidr;
 use uuid::Uuid;
 
@@ -17,13 +17,12 @@ use crate::page::{Change, PageKey};
 impl Engine {
     /// Claims of nodes that exist, under grants that the ledger does not know. Only a ledger can miss one.
     pub(crate) fn has_unknown_grants(&self) -> bool {
-        let ledger_mode = self.mode().or(self.evidence).is_some_and(|mode| mode != Mode::Kubernetes);
         let unknown = |name: &String, uid: &str| {
             self.claims(name, uid)
                 .into_iter()
                 .any(|claim| !self.ledger.of_name(name).any(|(_, entry)| entry.grant == claim.grant))
         };
-        ledger_mode && self.nodes.iter().any(|(name, rec)| unknown(name, &rec.seen.uid))
+        self.nodes.iter().any(|(name, rec)| unknown(name, &rec.seen.uid))
     }
 
     /// What the `IPAMNode` of this very Node says it may use, and what its agent says it holds.

@@ -1,0 +1,93 @@
+//! A control plane with our chart installed, and our programs run on it as their pods would be: with the settings file
+//! that the chart renders, under the ServiceAccounts and the RBAC that it grants.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode};
+use cadastre_core::Cidr;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use crate::{ControlPlane, NAMESPACE, Proc, Program};
+
+/// ServiceAccount of the operator.
+pub const OPERATOR: &str = "cadastre-operator";
+/// ServiceAccount of the agents.
+pub const AGENT: &str = "cadastre-agent";
+
+/// What tests ask a cluster with Cadastre in it.
+impl ControlPlane {
+    /// The settings file as operator and agents find it mounted: the content of the chart's `ConfigMap`.
+    pub async fn settings_file(&self, name: &str) -> Result<PathBuf> {
+        let maps = Api::<ConfigMap>::namespaced(self.admin().await?, NAMESPACE);
+        let map = maps.get("cadastre-config").await?;
+        let text = map.data.unwrap_or_default().remove("config.yaml").context("the ConfigMap has no config.yaml")?;
+        self.write_settings(name, &text)
+    }
+
+    /// A settings file of this content.
+    pub fn write_settings(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder().join(format!("{name}.yaml"));
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// `cadastre-operator run` under its own account, with these flags. `name` is also its log's.
+    pub async fn operator_program(&self, settings: &std::path::Path, flags: &[&str]) -> Result<Program> {
+        let kubeconfig = self.service_account_kubeconfig(NAMESPACE, OPERATOR).await?;
+        let program = Program::ours("cadastre-operator")?.env("KUBECONFIG", kubeconfig).env("POD_NAMESPACE", NAMESPACE);
+        let program = program.arg("run").arg("--config").arg(settings).args(["--listen", "127.0.0.1:0"]);
+        Ok(program.args(flags))
+    }
+
+    /// An operator with the settings of the chart.
+    pub async fn start_operator(&self, name: &str, flags: &[&str]) -> Result<Proc> {
+        let settings = self.settings_file(name).await?;
+        self.operator_program(&settings, flags).await?.start(self.folder(), name)
+    }
+
+    /// Every `IPAMNode` by name.
+    pub async fn ipam_nodes(&self) -> Result<BTreeMap<String, IPAMNode>> {
+        let nodes = Api::<IPAMNode>::all(self.admin().await?).list(&ListParams::default()).await?;
+        Ok(nodes.into_iter().map(|node| (node.name_any(), node)).collect())
+    }
+
+    /// The blocks of every node that has any.
+    pub async fn blocks(&self) -> Result<BTreeMap<String, Vec<Cidr>>> {
+        let nodes = self.ipam_nodes().await?.into_iter();
+        let blocks =
+            nodes.map(|(name, node)| (name, node.spec.ipam.allocated.iter().map(|block| block.cidr).collect()));
+        Ok(blocks.filter(|(_, blocks): &(_, Vec<_>)| !blocks.is_empty()).collect())
+    }
+
+    /// `IPAMConfig/cluster`.
+    pub async fn ipam_config(&self) -> Result<IPAMConfig> {
+        Ok(Api::<IPAMConfig>::all(self.admin().await?).get(cadastre_api::CONFIG_NAME).await?)
+    }
+
+    /// Fails if two nodes have overlapping blocks, or the ledger lists a block twice or other than published.
+    pub async fn check_disjoint(&self) -> Result<()> {
+        let mut all: Vec<(Cidr, String)> = Vec::new();
+        for (name, blocks) in self.blocks().await? {
+            all.extend(blocks.into_iter().map(|block| (block, name.clone())));
+        }
+        all.sort();
+        if let Some(pair) = all.windows(2).find(|pair| pair[0].0.overlaps(&pair[1].0)) {
+            bail!("{} of {} overlaps {} of {}", pair[0].0, pair[0].1, pair[1].0, pair[1].1);
+        }
+        let pages = Api::<IPAMLedger>::all(self.admin().await?).list(&ListParams::default()).await?;
+        let mut entries: BTreeMap<Cidr, String> = BTreeMap::new();
+        for entry in pages.into_iter().flat_map(|page| page.spec.entries) {
+            if let Some(other) = entries.insert(entry.block, entry.node.clone()) {
+                bail!("the ledger lists {} for {other} and {}", entry.block, entry.node);
+            }
+        }
+        match all.iter().find(|(block, name)| !entries.is_empty() && entries.get(block) != Some(name)) {
+            Some((block, name)) => bail!("{block} of {name} is not in the ledger: {:?}", entries.get(block)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The operator on a real API server, installed by the chart and run under its own ServiceAccount.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use cadastre_core::Family;
+use cadastre_tests::{ControlPlane, NodeBuilder, OPERATOR, Proc, eventually, node};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::DeleteParams;
+
+const SOON: Duration = Duration::from_secs(60);
+
+const DUAL_STACK: &str = r#"
+ipam:
+  mode: cluster-pool
+  operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/8"], clusterPoolIPv4MaskSize: 24, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 120}
+ipv6: {enabled: true}
+"#;
+
+async fn installed(values: &str) -> Result<ControlPlane> {
+    let cp = ControlPlane::start().await?;
+    cp.install_chart(values).await?.ok()?;
+    Ok(cp)
+}
+
+/// Waits until `condition` is so; what it fails with meanwhile is said if it never is.
+async fn until(what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let probe = async || if condition().await? { Ok(()) } else { Err(anyhow!("not so yet")) };
+    eventually(SOON, what, probe).await
+}
+
+fn nodes(from: usize, count: usize) -> impl Iterator<Item = NodeBuilder> {
+    // Not Ready, as nodes without a pod network are: a first start among Ready ones waits for their agents.
+    (from..from + count).map(|number| node(&format!("n{number}")).ready(false))
+}
+
+/// Waits until exactly these many nodes have blocks of `families` each.
+async fn served(cp: &ControlPlane, count: usize, families: usize) -> Result<()> {
+    let complete = async || -> Result<bool> {
+        let blocks = cp.blocks().await?;
+        Ok(blocks.len() == count && blocks.values().all(|blocks| blocks.len() == families))
+    };
+    until(&format!("{count} nodes with {families} blocks each"), complete).await?;
+    cp.check_disjoint().await
+}
+
+async fn delete(cp: &ControlPlane, names: impl Iterator<Item = usize>) -> Result<()> {
+    let api = Api::<Node>::all(cp.admin().await?);
+    for number in names {
+        api.delete(&format!("n{number}"), &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
+fn is_write_of(cp_user: &'static str, resource: &'static str) -> impl Fn(&cadastre_tests::AuditEvent) -> bool {
+    move |event| event.resource == resource && event.is_write() && event.user.ends_with(cp_user)
+}
+
+#[tokio::test]
+async fn mode_kubernetes_mirrors_pod_cidrs_of_both_families() -> Result<()> {
+    let values = "ipam: {mode: \"kubernetes\"}\nk8s: {requireIPv4PodCIDR: true, requireIPv6PodCIDR: true}\n";
+    let cp = installed(values).await?;
+    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes([node("a").pod_cidrs(["10.1.0.0/24", "fd01::/64"]), node("b").pod_cidrs(["10.1.1.0/24"])]).await?;
+    let waits = async || -> Result<bool> {
+        let nodes = cp.ipam_nodes().await?;
+        let condition = nodes.get("b").and_then(|node| node.status.as_ref()?.conditions.first().cloned());
+        Ok(nodes.contains_key("a")
+            && condition.is_some_and(|c| c.reason == "WaitingForPodCIDR" && c.message.contains("IPv6")))
+    };
+    until("node b says that it waits for an IPv6 podCIDR", waits).await?;
+    let blocks = cp.blocks().await?;
+    assert_eq!(blocks.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(blocks["a"], ["10.1.0.0/24".parse()?, "fd01::/64".parse()?]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_nodes_with_one_pod_cidr_only_the_older_is_served() -> Result<()> {
+    let cp = installed("ipam: {mode: kubernetes}\n").await?;
+    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes([node("a").pod_cidrs(["10.1.0.0/24"])]).await?;
+    served(&cp, 1, 1).await?;
+    cp.create_nodes([node("b").pod_cidrs(["10.1.0.0/24"])]).await?;
+    let named = async || -> Result<bool> {
+        let nodes = cp.ipam_nodes().await?;
+        let condition = nodes.get("b").and_then(|node| node.status.as_ref()?.conditions.first().cloned());
+        Ok(condition.is_some_and(|c| c.reason == "PodCIDROverlaps" && c.message.contains("node a")))
+    };
+    until("node b names node a", named).await?;
+    assert_eq!(cp.blocks().await?.keys().collect::<Vec<_>>(), ["a"]);
+    Api::<Node>::all(cp.admin().await?).delete("a", &DeleteParams::default()).await?;
+    until("b is served once a is gone", async || Ok(cp.blocks().await?.contains_key("b"))).await
+}
+
+#[tokio::test]
+async fn the_older_spelling_of_cluster_pool_works() -> Result<()> {
+    let cp =
+        installed("ipam: {mode: \"cluster-pool\", clusterPoolIPv4: \"10.200.0.0/16\", clusterPoolIPv4MaskSize: 24}\n")
+            .await?;
+    let operator = cp.start_operator("operator", &[]).await?;
+    cp.create_nodes(nodes(0, 3)).await?;
+    served(&cp, 3, 1).await?;
+    let blocks: BTreeSet<_> = cp.blocks().await?.into_values().flatten().map(|block| block.to_string()).collect();
+    assert_eq!(blocks.into_iter().collect::<Vec<_>>(), ["10.200.0.0/24", "10.200.1.0/24", "10.200.2.0/24"]);
+    assert!(operator.log().contains("clusterPoolIPv4"), "the older spelling is warned of");
+    Ok(())
+}
+
+#[tokio::test]
+async fn three_hundred_nodes_get_disjoint_blocks_with_one_write_each() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    eventually(SOON, "the config is recorded", async || cp.ipam_config().await.is_ok()).await?;
+    cp.create_nodes(nodes(0, 300)).await?;
+    served(&cp, 300, 2).await?;
+    for blocks in cp.blocks().await?.values() {
+        assert_eq!(blocks.iter().map(cadastre_core::Cidr::family).collect::<Vec<_>>(), Family::ALL);
+        let service: cadastre_core::Cidr = "10.96.0.0/16".parse()?;
+        assert!(!blocks[0].overlaps(&service), "{} is a service's", blocks[0]);
+    }
+    let writes = cp.count(is_write_of(OPERATOR, "ipamnodes")).await?;
+    assert_eq!(writes, 300, "one write of the IPAMNode for each node\n{}", operator.tail());
+    let pool = async || -> Result<bool> {
+        let columns = cp
+            .kubectl(&["get", "ippools", "default", "-o", "jsonpath={.status.ipv4.held} {.status.ipv6.held}"])
+            .await?;
+        Ok(columns.ok()?.trim() == "300 300")
+    };
+    until("the pool counts its blocks", pool).await
+}
+
+#[tokio::test]
+async fn two_operators_race_for_the_same_nodes() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    cp.create_nodes(nodes(0, 300)).await?;
+    let start = async |name: &'static str| cp.start_operator(name, &["--leader-elect=false"]).await;
+    let (one, two) = tokio::try_join!(start("one"), start("two"))?;
+    served(&cp, 300, 2).await?;
+    let first = cp.blocks().await?;
+    // Both go on living: what was given stays, and new nodes are served once.
+    cp.create_nodes(nodes(300, 50)).await?;
+    served(&cp, 350, 2).await?;
+    let later = cp.blocks().await?;
+    assert!(first.iter().all(|(name, blocks)| later.get(name) == Some(blocks)), "no block changed once given");
+    assert!(one.is_running() && two.is_running());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_killed_ten_times_on_the_way_serves_everybody_once() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    cp.create_nodes(nodes(0, 100)).await?;
+    let settings = cp.settings_file("killed").await?;
+    let mut given = cp.blocks().await?;
+    for round in 0..10 {
+        let program = cp.operator_program(&settings, &["--leader-elect=false"]).await?;
+        let mut operator: Proc = program.start(cp.folder(), &format!("round-{round}"))?;
+        cp.create_nodes(nodes(100 + round * 20, 20)).await?;
+        let more = async || Ok(cp.blocks().await?.len() > given.len());
+        until("some more nodes are served", more).await?;
+        operator.kill9();
+        let now = cp.blocks().await?;
+        assert!(given.iter().all(|(name, blocks)| now.get(name) == Some(blocks)), "round {round}: a block changed");
+        given = now;
+        cp.check_disjoint().await?;
+    }
+    let _operator = cp.start_operator("last", &["--leader-elect=false"]).await?;
+    served(&cp, 300, 2).await
+}
+
+#[tokio::test]
+async fn a_stopped_operator_wakes_up_into_another_world() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let sleeper = cp.start_operator("sleeper", &["--leader-elect=false"]).await?;
+    cp.create_nodes(nodes(0, 100)).await?;
+    until("the first nodes are served", async || Ok(cp.blocks().await?.len() > 20)).await?;
+    sleeper.stop();
+    let _other = cp.start_operator("other", &["--leader-elect=false"]).await?;
+    delete(&cp, 0..30).await?;
+    cp.create_nodes(nodes(100, 230)).await?;
+    served(&cp, 300, 2).await?;
+    let before = cp.blocks().await?;
+    // What is tested is a pause longer than every timeout and lease of the operator.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    sleeper.cont();
+    cp.create_nodes(nodes(330, 20)).await?;
+    served(&cp, 320, 2).await?;
+    let after = cp.blocks().await?;
+    assert!(before.iter().all(|(name, blocks)| after.get(name) == Some(blocks)), "no block changed once given");
+    Ok(())
+}
