@@ -10,6 +10,8 @@
 //! The CRDs in the chart are generated from these types (`cadastre-operator crds`); a test compares them.
 
 #![warn(missing_docs)]
+// kube's derive takes one `printcolumn(...)` for each column; the lint takes their like parts for repetition.
+#![allow(clippy::duplicated_attributes)]
 
 mod conditions;
 mod config;

@@ -15,6 +15,8 @@ use crate::plan::{Decision, NodeView, Plan, PlannedBlock, Shortage, Verdict};
 pub struct Kubernetes {
     /// Name that mirrored blocks carry as their pool.
     pub pool: String,
+    /// Families that are enabled: podCIDRs of others are left alone.
+    pub families: Vec<Family>,
     /// A Node without a podCIDR of one of these waits (`k8s.requireIPv4PodCIDR`, `k8s.requireIPv6PodCIDR`).
     pub required: Vec<Family>,
 }
@@ -113,7 +115,7 @@ impl Kubernetes {
             };
             return Some(Shortage::NoPodCidr { family, key });
         }
-        if node.pod_cidrs.is_empty() {
+        if self.enabled(node).next().is_none() {
             return Some(Shortage::NoPodCidrs);
         }
         index.senior(&node.name)
@@ -121,7 +123,11 @@ impl Kubernetes {
 
     fn mirror(&self, node: &NodeView) -> Verdict {
         let block = |cidr: &Cidr| PlannedBlock { pool: self.pool.clone(), family: cidr.family(), cidr: *cidr };
-        Verdict::Assign { blocks: node.pod_cidrs.iter().map(block).collect(), again: Vec::new() }
+        Verdict::Assign { blocks: self.enabled(node).map(block).collect(), again: Vec::new() }
+    }
+
+    fn enabled<'a>(&'a self, node: &'a NodeView) -> impl Iterator<Item = &'a Cidr> {
+        node.pod_cidrs.iter().filter(|cidr| self.families.contains(&cidr.family()))
     }
 }
 
@@ -143,7 +149,7 @@ mod tests {
     }
 
     fn mode(required: &[Family]) -> Kubernetes {
-        Kubernetes { pool: "default".into(), required: required.to_vec() }
+        Kubernetes { pool: "default".into(), families: Family::ALL.to_vec(), required: required.to_vec() }
     }
 
     fn waits(mode: &Kubernetes, node: &NodeView, index: &PodCidrIndex) -> Option<Shortage> {
@@ -162,6 +168,11 @@ mod tests {
         assert_eq!(waits(&mode(&[]), &v4_only, &index(&[])), None);
         assert_eq!(waits(&mode(&[]), &node("a", &[]), &index(&[])), Some(Shortage::NoPodCidrs));
         assert_eq!(waits(&both, &node("a", &["10.0.0.0/24", "fd00::/64"]), &index(&[])), None);
+        let v4_alone = Kubernetes { families: vec![Family::V4], ..mode(&[]) };
+        let plan = v4_alone.plan(&[node("a", &["10.0.0.0/24", "fd00::/64"])], &index(&[]));
+        let Verdict::Assign { blocks, .. } = &plan.decisions[0].verdict else { panic!("{plan:?}") };
+        assert_eq!(blocks.len(), 1, "a family that is not enabled is left alone");
+        assert_eq!(waits(&v4_alone, &node("a", &["fd00::/64"]), &index(&[])), Some(Shortage::NoPodCidrs));
     }
 
     #[test]

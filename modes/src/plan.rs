@@ -87,8 +87,11 @@ pub enum Shortage {
         /// The setting that demands it.
         key: &'static str,
     },
-    /// Kubernetes mode: the Node has no podCIDR at all.
-    #[error("Node.spec.podCIDRs is empty: start kube-controller-manager with --allocate-node-cidrs")]
+    /// Kubernetes mode: the Node has no podCIDR of an enabled family.
+    #[error(
+        "Node.spec.podCIDRs has no CIDR of an enabled family: start kube-controller-manager with --allocate-node-cidrs, or \
+         enable the family (ipv4.enabled, ipv6.enabled)"
+    )]
     NoPodCidrs,
     /// Kubernetes mode: another Node's podCIDR overlaps.
     #[error(

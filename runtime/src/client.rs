@@ -65,6 +65,8 @@ pub async fn client(settings: &Settings, component: &str) -> Result<Client, Clie
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
+    // Whoever asks decides what a failure means; a retry in here would hide it.
+    config.default_retry = false;
     // Else the time that a pooled connection lay idle would count as silence of the API server.
     config.reset_reader_on_write = true;
     let agent = format!("{component}/{}", env!("CARGO_PKG_VERSION"));

@@ -46,7 +46,12 @@ fn filter(settings: &LogSettings, environment: impl Fn(&str) -> String) -> Resul
             return EnvFilter::try_new(&text).map_err(|source| LoggingError::Filter { variable, text, source });
         }
     }
-    Ok(EnvFilter::default().add_directive(settings.level.into()))
+    let filter = EnvFilter::default().add_directive(settings.level.into());
+    // It repeats as an ERROR each failed request that its caller reports anyway.
+    match "kube_client::client::builder=off".parse() {
+        Ok(quiet) => Ok(filter.add_directive(quiet)),
+        Err(_) => Ok(filter),
+    }
 }
 
 #[cfg(test)]
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_environment_goes_over_the_settings() {
-        assert_eq!(with(&[]).unwrap(), "debug");
+        assert_eq!(with(&[]).unwrap(), "kube_client::client::builder=off,debug");
         assert_eq!(with(&[("RUST_LOG", "warn")]).unwrap(), "warn");
         assert_eq!(with(&[("RUST_LOG", "warn"), ("CADASTRE_LOG", "kube=trace")]).unwrap(), "kube=trace");
         assert_eq!(

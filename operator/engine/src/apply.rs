@@ -20,7 +20,7 @@ use crate::page::Change;
 
 /// What is known of a page is fresh for this long: half of what a block cools at least (the other half is for a write
 /// under way).
-const FRESH: std::time::Duration = std::time::Duration::from_secs(60);
+const FRESH: std::time::Duration = std::time::Duration::from_mins(1);
 
 impl Engine {
     pub(crate) fn apply(&mut self, name: &str) {

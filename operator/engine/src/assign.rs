@@ -262,7 +262,9 @@ impl Engine {
             })
             .collect();
         let mut wanted = std::collections::BTreeMap::<_, usize>::new();
-        short.into_iter().for_each(|key| *wanted.entry(key).or_default() += 1);
+        for key in short {
+            *wanted.entry(key).or_default() += 1;
+        }
         for ((pool, family), count) in wanted {
             let ripe = |since| after(since, LEAST_COOLING.min(self.settings.block_cooling)) <= self.now;
             let of_pool = |place: &Place| place.block.family() == family && self.ledger.pool_of(place) == pool;
@@ -274,7 +276,9 @@ impl Engine {
                 .filter(|place| of_pool(place))
                 .take(count)
                 .collect();
-            places.into_iter().for_each(|place| self.hasten(&pool, place));
+            for place in places {
+                self.hasten(&pool, place);
+            }
         }
     }
 

@@ -222,7 +222,7 @@ fn held_by(
         .filter(kept)
         .map(|old| (old.cidr, holders(&old.cidr)))
         .filter(|(_, names)| !names.is_empty());
-    named.map(|(cidr, names)| format!("; {cidr} is held by {names}")).collect()
+    named.fold(String::new(), |all, (cidr, names)| all + "; " + &cidr.to_string() + " is held by " + &names)
 }
 
 #[cfg(test)]
@@ -239,7 +239,7 @@ mod tests {
             families: vec![Family::V4],
             required: vec![],
             pools: vec![ConfiguredPool { pool: "default".into(), family: Family::V4, cidrs, mask_size }],
-            block_cooling: std::time::Duration::from_secs(300),
+            block_cooling: std::time::Duration::from_mins(5),
             recover: false,
         }
     }

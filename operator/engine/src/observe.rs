@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode};
 use cadastre_modes::Occupancy;
 
-use crate::engine::{Engine, PoolRec, Stage};
+use crate::engine::{Engine, Stage};
 use crate::event::{Event, NodeSeen, World};
 use crate::nodes::{NodeRec, Published, after, version};
 use crate::settings::RECOVERY;
@@ -79,7 +79,9 @@ impl Engine {
         };
         let strays: Vec<_> =
             names.iter().filter(stray).filter(|name| !self.unsettled.contains(*name)).cloned().collect();
-        strays.iter().for_each(|name| self.raise_doubt(name));
+        for name in strays {
+            self.raise_doubt(&name);
+        }
     }
 
     /// Ledger entries and `IPAMNode`s of Nodes that are not there.
@@ -91,7 +93,9 @@ impl Engine {
         let of_nodes =
             self.published.iter().filter(|(name, node)| missing(name, &node.spec.node_uid)).map(|(name, _)| name);
         let doubtful: Vec<_> = of_ledger.chain(of_nodes).cloned().collect();
-        doubtful.iter().for_each(|name| self.raise_doubt(name));
+        for name in doubtful {
+            self.raise_doubt(&name);
+        }
     }
 
     pub(crate) fn see_node(&mut self, seen: NodeSeen) {
@@ -171,7 +175,7 @@ impl Engine {
 
     fn see_pool(&mut self, pool: cadastre_api::IPPool) {
         let name = pool.metadata.name.clone().unwrap_or_default();
-        let rec = self.pools.entry(name).or_insert_with(PoolRec::default);
+        let rec = self.pools.entry(name).or_default();
         if rec.status.is_none() {
             rec.status.clone_from(&pool.status);
         }

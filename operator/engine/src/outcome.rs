@@ -9,7 +9,7 @@ use crate::ledger::PageId;
 use crate::nodes::backoff;
 
 /// A page is read again after this long: as long as a block cools, so that a block is never lost for longer.
-const AUDIT: std::time::Duration = std::time::Duration::from_secs(300);
+const AUDIT: std::time::Duration = std::time::Duration::from_mins(5);
 
 impl Engine {
     pub(crate) fn conclude(&mut self, id: EffectId, outcome: Outcome) {

@@ -86,6 +86,7 @@ impl Change {
     }
 
     fn fit(&self, now: Option<&BlockEntry>) -> Fit {
+        use BlockState::{Cooling, Held, Pending};
         let is =
             |grant: Uuid, states: &[BlockState]| now.is_some_and(|e| e.grant == grant && states.contains(&e.state));
         let verdict = |done: bool, applies: bool| match (done, applies) {
@@ -93,7 +94,6 @@ impl Change {
             (false, true) => Fit::Applies,
             (false, false) => Fit::Void,
         };
-        use BlockState::{Cooling, Held, Pending};
         match self {
             Self::Take(entry) => verdict(is(entry.grant, &[Pending, Held]), now.is_none()),
             Self::Promote { grant, .. } => verdict(is(*grant, &[Held]), is(*grant, &[Pending])),
@@ -323,10 +323,10 @@ mod tests {
     #[test]
     fn every_change_fits_only_the_state_it_expects() {
         use BlockState::{Cooling, Held, Pending};
+        use Fit::{Applies as A, Done as D, Void as V};
         let (block, grant, at) = ("10.3.7.0/24".parse().unwrap(), Uuid::from_u128(1), Timestamp::UNIX_EPOCH);
         let new = entry("10.3.7.0/24", 9, Held);
         let states = [None, Some((1, Pending)), Some((1, Held)), Some((1, Cooling)), Some((2, Held)), Some((9, Held))];
-        use Fit::{Applies as A, Done as D, Void as V};
         let table = [
             (Change::Take(new.clone()), [A, V, V, V, V, D]),
             (Change::Promote { block, grant, at }, [V, A, D, V, V, V]),

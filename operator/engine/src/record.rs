@@ -41,7 +41,9 @@ impl Engine {
             self.announced = true;
             let holders = |cidr: &cadastre_core::Cidr| some_names(self.ledger.holders(cidr).into_iter());
             if let Some((config, notes)) = announce(&self.settings, config, &holders, self.now) {
-                notes.into_iter().for_each(|note| self.publish(note));
+                for note in notes {
+                    self.publish(note);
+                }
                 self.config_due = true;
                 self.write_config(Action::ReplaceConfigStatus(Box::new(config)));
                 return;

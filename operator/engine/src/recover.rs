@@ -54,7 +54,9 @@ impl Engine {
             let claims: Vec<_> =
                 self.nodes.iter().map(|(name, rec)| (name.clone(), self.claims(name, &rec.seen.uid))).collect();
             for (name, claims) in claims {
-                claims.into_iter().for_each(|claim| self.adopt(&name, claim));
+                for claim in claims {
+                    self.adopt(&name, claim);
+                }
             }
         }
         self.dirty.extend(self.nodes.keys().cloned());

@@ -37,7 +37,7 @@ pub struct ConfiguredPool {
 
 /// A block is kept from others at least this long, even if nothing else is free: longer than a kubelet's and a
 /// runtime's patience with a sandbox (2 minutes), so that no pod of a deleted node is still starting.
-pub const LEAST_COOLING: Duration = Duration::from_secs(120);
+pub const LEAST_COOLING: Duration = Duration::from_mins(2);
 
 /// While recovering, the wait for agents' reports ends after this long.
-pub const RECOVERY: Duration = Duration::from_secs(120);
+pub const RECOVERY: Duration = Duration::from_mins(2);

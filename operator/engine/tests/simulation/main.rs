@@ -2,6 +2,9 @@
 //!
 //! A failure prints its seed: `CADASTRE_SEED=<n> cargo test -p cadastre-engine --test simulation` replays it.
 
+// A test's helpers fail by panicking, as the test does.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod store;
 mod world;
 

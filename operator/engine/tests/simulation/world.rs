@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::store::Store;
 
-pub const COOLING: Duration = Duration::from_secs(300);
+pub const COOLING: Duration = Duration::from_mins(5);
 
 pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
     let pool = |family, cidr: &str, mask_size| ConfiguredPool {
