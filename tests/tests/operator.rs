@@ -157,7 +157,7 @@ async fn an_operator_killed_ten_times_on_the_way_serves_everybody_once() -> Resu
     let mut given = cp.blocks().await?;
     for round in 0..10 {
         let program = cp.operator_program(&settings, &["--leader-elect=false"]).await?;
-        let mut operator: Proc = program.start(cp.folder(), &format!("round-{round}"))?;
+        let operator: Proc = program.start(cp.folder(), &format!("round-{round}"))?;
         cp.create_nodes(nodes(100 + round * 20, 20)).await?;
         let more = async || Ok(cp.blocks().await?.len() > given.len());
         until("some more nodes are served", more).await?;
@@ -190,5 +190,61 @@ async fn a_stopped_operator_wakes_up_into_another_world() -> Result<()> {
     served(&cp, 320, 2).await?;
     let after = cp.blocks().await?;
     assert!(before.iter().all(|(name, blocks)| after.get(name) == Some(blocks)), "no block changed once given");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_somebody_deletes_or_edits_comes_back_as_it_was() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes(nodes(0, 5)).await?;
+    served(&cp, 5, 2).await?;
+    let before = cp.blocks().await?;
+    cp.kubectl(&["delete", "ipamnode", "n0"]).await?.ok()?;
+    let pool = async || Ok(cp.kubectl(&["get", "ippool", "default"]).await?.success());
+    until("the pool is there", pool).await?;
+    cp.kubectl(&["delete", "ippool", "default"]).await?.ok()?;
+    let stolen = serde_json::json!({"spec": {"ipam": {"allocated": [], "podCIDRs": []}}}).to_string();
+    cp.kubectl(&["patch", "ipamnode", "n1", "--type=merge", "-p", &stolen]).await?.ok()?;
+    until("both nodes have their blocks again", async || Ok(cp.blocks().await? == before)).await?;
+    until("the pool is back", pool).await?;
+
+    cp.kubectl(&["delete", "ipamledgers", "--all"]).await?.ok()?;
+    // The next commit to a page finds it gone and records it again.
+    cp.create_nodes(nodes(5, 5)).await?;
+    served(&cp, 10, 2).await?;
+    let after = cp.blocks().await?;
+    assert!(before.iter().all(|(name, blocks)| after.get(name) == Some(blocks)), "no block changed once given");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_exhausted_pool_says_so_and_serves_when_a_cidr_is_appended() -> Result<()> {
+    let values = |cidrs: &str| {
+        format!(
+            "ipam: {{mode: cluster-pool, operator: {{clusterPoolIPv4PodCIDRList: [{cidrs}], clusterPoolIPv4MaskSize: 24}}}}\n"
+        )
+    };
+    let cp = installed(&values("\"10.1.0.0/23\"")).await?;
+    let operator = cp.start_operator("small", &["--leader-elect=false"]).await?;
+    cp.create_nodes(nodes(0, 3)).await?;
+    served(&cp, 2, 1).await?;
+    let said = async || -> Result<bool> {
+        let waiting = cp.ipam_nodes().await?.into_values().filter(|node| node.spec.ipam.allocated.is_empty());
+        let conditions = waiting.filter_map(|node| node.status).flat_map(|status| status.conditions);
+        let exhausted =
+            conditions.into_iter().any(|c| c.reason == "PoolExhausted" && c.message.contains("append a CIDR"));
+        let pool = cp
+            .kubectl(&["get", "ippool", "default", "-o", "jsonpath={.status.ipv4.free} {.status.waitingNodes}"])
+            .await?;
+        Ok(exhausted && pool.ok()?.trim() == "0 1")
+    };
+    until("node and pool say that nothing is free", said).await?;
+    drop(operator);
+    cp.install_chart(&values("\"10.1.0.0/23\", \"10.2.0.0/23\"")).await?.ok()?;
+    let _operator = cp.start_operator("grown", &["--leader-elect=false"]).await?;
+    served(&cp, 3, 1).await?;
+    let refused = cp.install_chart(&values("\"10.2.0.0/23\"")).await?.refused()?;
+    assert!(refused.contains("10.1.0.0/23"), "{refused}");
     Ok(())
 }
