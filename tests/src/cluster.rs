@@ -49,6 +49,26 @@ impl ControlPlane {
         self.operator_program(&settings, flags).await?.start(self.folder(), name)
     }
 
+    /// `cadastre-agent run` for this node under its own account. Its state and its socket lie in a folder of its own.
+    pub async fn agent_program(&self, settings: &std::path::Path, node: &str) -> Result<Program> {
+        let kubeconfig = self.service_account_kubeconfig(NAMESPACE, AGENT).await?;
+        let program = Program::ours("cadastre-agent")?.env("KUBECONFIG", kubeconfig);
+        let program = program.arg("run").arg("--config").arg(settings).args(["--node-name", node]);
+        let program = program.arg("--state-dir").arg(self.folder().join(node).join("state"));
+        Ok(program.arg("--socket").arg(self.agent_socket(node)).args(["--listen", "127.0.0.1:0"]))
+    }
+
+    /// Where the agent of this node listens.
+    pub fn agent_socket(&self, node: &str) -> PathBuf {
+        self.folder().join(node).join("cadastre.sock")
+    }
+
+    /// An agent with the settings of the chart. `name` is its log's.
+    pub async fn start_agent(&self, node: &str, name: &str) -> Result<Proc> {
+        let settings = self.settings_file(name).await?;
+        self.agent_program(&settings, node).await?.start(self.folder(), name)
+    }
+
     /// Every `IPAMNode` by name.
     pub async fn ipam_nodes(&self) -> Result<BTreeMap<String, IPAMNode>> {
         let nodes = Api::<IPAMNode>::all(self.admin().await?).list(&ListParams::default()).await?;
