@@ -50,10 +50,11 @@ async fn main() -> ExitCode {
 }
 
 async fn told_to_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     tokio::select! {
         done = tokio::signal::ctrl_c() => done?,
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     bail!("interrupted; what it had started is gone")
 }
@@ -80,6 +81,8 @@ async fn demo() -> Result<()> {
     refusals::api_server(&show, &cp).await?;
     show.step("An operator is started in the other mode: it says so, is not ready, and serves on");
     let operator = refusals::operator(&show, &cp, operator).await?;
+    show.step("The mode is set back: all is well again");
+    let operator = refusals::healed(&show, &cp, operator).await?;
 
     leave(&show, &cp, &machines, &guests).await?;
     clean_up(&show, cp, operator, machines, guests)

@@ -89,6 +89,24 @@ pub async fn operator(show: &Show, cp: &ControlPlane, old: Proc) -> Result<Proc>
     Ok(operator)
 }
 
+/// Replaces the operator with one of the recorded mode: all is well again, without a hand.
+pub async fn healed(show: &Show, cp: &ControlPlane, old: Proc) -> Result<Proc> {
+    old.term();
+    old.wait_exit(SOON).await?;
+    let program = cp.operator_program(&cp.folder().join("settings.yaml"), &[]).await?;
+    show.command(&format!("{program} &"));
+    let operator = program.start(cp.folder(), "operator-healed")?;
+    let address = listens_at(&operator).await?;
+    let ready = async || {
+        let answer = get(address, "/readyz")?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Ok(())
+    };
+    eventually(SOON, "the operator to be ready", ready).await.with_context(|| operator.tail())?;
+    show.so("the operator of the recorded mode is ready");
+    Ok(operator)
+}
+
 async fn not_ready(show: &Show, operator: &Proc) -> Result<()> {
     let address = listens_at(operator).await?;
     show.command(&format!("curl -i http://{address}/readyz"));

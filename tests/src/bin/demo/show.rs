@@ -14,6 +14,7 @@ const CYAN: &str = "36";
 
 /// Prints to standard output, in colour if that is a terminal.
 pub struct Show {
+    out: io::Stdout,
     start: Instant,
     steps: AtomicUsize,
     colour: bool,
@@ -24,7 +25,9 @@ pub struct Show {
 impl Show {
     pub fn new() -> Result<Self> {
         let shorter = vec![(format!("{}/", repo().canonicalize()?.display()), "")];
-        Ok(Self { start: Instant::now(), steps: AtomicUsize::new(0), colour: io::stdout().is_terminal(), shorter })
+        let (out, start) = (io::stdout(), Instant::now());
+        let colour = out.is_terminal();
+        Ok(Self { out, start, steps: AtomicUsize::new(0), colour, shorter })
     }
 
     /// Calls the folder of this run `$DEMO` from now on.
@@ -37,23 +40,23 @@ impl Show {
     pub fn step(&self, headline: &str) {
         let number = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let seconds = self.start.elapsed().as_secs_f64();
-        line(&format!("\n{}", self.paint(BOLD, &format!("[{seconds:5.1} s] {number}. {headline}"))));
+        self.line(&format!("\n{}", self.paint(BOLD, &format!("[{seconds:5.1} s] {number}. {headline}"))));
     }
 
     /// Something that is so, and has been checked.
     pub fn so(&self, fact: &str) {
-        line(&format!("  {} {fact}", self.paint(GREEN, "✓")));
+        self.line(&format!("  {} {fact}", self.paint(GREEN, "✓")));
     }
 
     /// A command line.
     pub fn command(&self, command: &str) {
         let short = self.shorter.iter().fold(command.to_owned(), |text, (long, short)| text.replace(long, short));
-        line(&format!("  {}", self.paint(CYAN, &format!("$ {short}"))));
+        self.line(&format!("  {}", self.paint(CYAN, &format!("$ {short}"))));
     }
 
     /// What a command printed.
     pub fn output(&self, text: &str) {
-        text.trim_end().lines().for_each(|one| line(&format!("    {one}")));
+        text.trim_end().lines().for_each(|one| self.line(&format!("    {one}")));
     }
 
     /// Shows a command, runs it, and shows what it prints, on either stream.
@@ -70,13 +73,13 @@ impl Show {
         self.start.elapsed().as_secs_f64()
     }
 
+    /// A reader that closes the pipe, such as `head`, does not end the demo: it still cleans up.
+    fn line(&self, text: &str) {
+        let mut out = self.out.lock();
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
-}
-
-/// A reader that closes the pipe, such as `head`, does not end the demo: it still cleans up.
-fn line(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
