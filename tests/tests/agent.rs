@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use cadastre_core::Cidr;
-use cadastre_tests::{Attachment, Cni, ControlPlane, NetNs, Output, Proc, Program, call_plugin, eventually, node};
+use cadastre_tests::{Attachment, Cni, ControlPlane, NetNs, Output, Proc, Program, call_plugin, eventually, node, pod};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
@@ -125,9 +125,14 @@ impl Plugin {
     }
 
     async fn call(&self, command: &str, id: &str) -> Result<Answer> {
-        let pod = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}");
-        let netns = ("CNI_NETNS", "/proc/self/ns/net");
-        let env = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), netns, ("CNI_ARGS", &pod)];
+        self.call_in(Path::new("/proc/self/ns/net"), command, id).await
+    }
+
+    /// A call about a pod that lives in this network namespace.
+    async fn call_in(&self, netns: &Path, command: &str, id: &str) -> Result<Answer> {
+        let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}");
+        let netns = ("CNI_NETNS", netns.to_str().context("the path of a namespace")?);
+        let env = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), netns, ("CNI_ARGS", &args)];
         call_plugin(&self.program, command, &self.config, &env).await
     }
 
@@ -352,26 +357,33 @@ async fn an_agent_killed_during_500_calls_loses_and_leaks_nothing() -> Result<()
     kills?;
     assert!(done.load(Ordering::Relaxed) == 500 && !first.is_empty());
 
-    let again = work(plugin, &jobs, &AtomicUsize::new(0)).await?;
-    let kept = |id: &String| id.starts_with("new");
-    let (first, again): (BTreeMap<_, _>, BTreeMap<_, _>) = (
-        first.into_iter().filter(|(id, _)| kept(id)).collect(),
-        again.into_iter().filter(|(id, _)| kept(id)).collect(),
-    );
+    assert_eq!(agent.log().matches("restored from the journal").count(), 2, "{}", agent.tail());
+    replayed(cp).await?;
+    let now = held(&report(cp).await?)?;
+    assert!(now.values().all(|id| id.starts_with("new")), "what DEL said is done before anybody repeats it: {now:?}");
+    let holds = |(id, addresses): (&String, &Vec<IpAddr>)| addresses.iter().all(|address| now.get(address) == Some(id));
+    assert!(first.iter().filter(|(id, _)| id.starts_with("new")).all(holds), "what was answered is held: {now:?}");
+
+    let mut again = work(plugin, &jobs, &AtomicUsize::new(0)).await?;
+    again.retain(|id, _| id.starts_with("new"));
     assert_eq!(again.len(), 200, "every ADD is answered\n{}", agent.tail());
-    assert!(first.iter().all(|(id, addresses)| again.get(id) == Some(addresses)), "what was answered stays");
+    assert!(now.iter().all(|(address, id)| again[id].contains(address)), "what was held stays");
     assert!(again.values().all(|addresses| addresses.len() == 2 && addresses[0].is_ipv4() && addresses[1].is_ipv6()));
     let expected: BTreeMap<IpAddr, String> =
         again.iter().flat_map(|(id, addresses)| addresses.iter().map(|address| (*address, id.clone()))).collect();
     assert_eq!(expected.len(), 400, "no address is held twice");
-    let folder = tombstones(cp);
-    until("tombstones are replayed", async || Ok(std::fs::read_dir(&folder)?.count() == 0)).await?;
+    replayed(cp).await?;
     let said = report(cp).await?;
     assert_eq!(held(&said)?, expected, "each attachment has its own, and nothing leaked");
     for pool in said["pools"].as_array().context("no pools")? {
         assert_eq!(pool["allocated"], 201, "{pool}");
     }
     Ok(())
+}
+
+/// Waits until the agent has done what DELs left for it.
+async fn replayed(cp: &ControlPlane) -> Result<()> {
+    until("tombstones are replayed", async || Ok(std::fs::read_dir(tombstones(cp))?.count() == 0)).await
 }
 
 fn tombstones(cp: &ControlPlane) -> PathBuf {
@@ -401,7 +413,7 @@ async fn an_add_waits_for_the_assignment_and_a_del_for_the_agent() -> Result<()>
     plugin.del("early").await?;
     assert_eq!(std::fs::read_dir(tombstones(&cp))?.count(), 1);
     agent.restart()?;
-    until("the DEL is replayed", async || Ok(std::fs::read_dir(tombstones(&cp))?.count() == 0)).await?;
+    replayed(&cp).await?;
     assert!(held(&report(&cp).await?)?.is_empty());
     let other = plugin.add("late").await?;
     assert!(!other.iter().any(|address| added.contains(address)), "what was released is cooling");
@@ -483,4 +495,27 @@ async fn an_exhausted_node_says_so_and_reserves_nothing() -> Result<()> {
     assert_ne!(later[1], given["b"][1], "other IPv6 addresses are free");
     plugin.del("e").await?;
     until("the condition heals", async || Ok(serving(cp).await?.0 == "Serving")).await
+}
+
+#[tokio::test]
+async fn what_a_lost_del_left_is_freed_once_pod_and_namespace_are_gone() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    let agent = cp.agent_program(&cp.settings_file("agent").await?, NODE).await?;
+    let agent = agent.env("CADASTRE_RECONCILE_SECONDS", "0.2").start(cp.folder(), "agent")?;
+    let plugin = Plugin::new(&cp)?;
+    // "lost" has neither Pod nor namespace, once these are gone; the others have one of both.
+    cp.create_in("default", &pod("default", "listed").on_node(NODE).build()).await?;
+    let spaces = [NetNs::new("lost")?, NetNs::new("listed")?, NetNs::new("living")?];
+    for (space, id) in spaces.iter().zip(["lost", "listed", "living"]) {
+        plugin.call_in(&space.path(), "ADD", id).await?.map_err(|error| anyhow!("ADD of {id}: {error}"))?;
+    }
+    let [lost, listed, _living] = spaces;
+    drop((lost, listed));
+    let holders = async || Ok(held(&report(&cp).await?)?.into_values().collect::<BTreeSet<_>>());
+    let are = async |ids: &[&str]| holders().await.map(|held| held.iter().eq(ids));
+    until("the lost one is freed", async || are(&["listed", "living"]).await).await.with_context(|| agent.tail())?;
+    assert!(http_get(&agent, "/metrics")?.1.contains("cadastre_agent_reclaimed_total 1"));
+    cp.kubectl(&["delete", "pod", "listed", "--force", "--grace-period=0"]).await?.ok()?;
+    until("the one whose Pod was deleted is freed", async || are(&["living"]).await).await
 }
