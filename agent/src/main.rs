@@ -24,19 +24,19 @@ enum Command {
     /// Serve the CNI plugin on this node until told to stop.
     Run {
         /// Settings file: the content of the chart's `ConfigMap`.
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Name of this node's Node object.
-        #[arg(long, env = "NODE_NAME")]
+        #[arg(long, value_name = "NAME", env = "NODE_NAME")]
         node_name: String,
         /// Folder of the journal. It needs to outlive the agent, and not a reboot.
-        #[arg(long, default_value = "/run/cadastre")]
+        #[arg(long, value_name = "DIR", default_value = "/run/cadastre")]
         state_dir: PathBuf,
         /// Socket that the plugin calls.
-        #[arg(long, default_value = DEFAULT_SOCKET)]
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
         /// Where metrics and health are served; port 0 lets the kernel choose.
-        #[arg(long, default_value = "[::]:9890")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962")]
         listen: SocketAddr,
         /// Seconds between two searches for addresses of pods that are gone.
         #[arg(long, default_value_t = 60.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
@@ -51,7 +51,7 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
         /// Socket of the agent.
-        #[arg(long, default_value = DEFAULT_SOCKET)]
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
     },
 }

@@ -20,8 +20,6 @@ pub mod condition_type {
     pub const POOL_CHANGE_REFUSED: &str = "PoolChangeRefused";
     /// `IPPool`, operator: a family has no free block.
     pub const EXHAUSTED: &str = "Exhausted";
-    /// `IPPool`, operator: the CIDRs are admitted and blocks are cut from them.
-    pub const ADMITTED: &str = "Admitted";
 }
 
 /// Reasons of conditions and Events.

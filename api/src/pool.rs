@@ -92,7 +92,7 @@ pub struct IPPoolStatus {
     /// Nodes that wait for a block of this pool.
     #[serde(default)]
     pub waiting_nodes: i64,
-    /// `Exhausted`, `Admitted`.
+    /// `Exhausted`.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -69,7 +69,9 @@ pub enum Verdict {
 #[serde(rename_all = "camelCase")]
 pub enum Shortage {
     /// Nothing free in the pool.
-    #[error("pool {pool} has no free {family} block: append a CIDR to it, or remove nodes")]
+    #[error(
+        "pool {pool} has no free {family} block: append a CIDR to it (ipam.operator.clusterPool{family}PodCIDRList), or remove nodes"
+    )]
     Exhausted {
         /// Name of the `IPPool`.
         pool: String,

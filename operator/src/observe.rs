@@ -183,6 +183,7 @@ async fn first_service_cidrs(client: &Client, health: &Health) -> Option<(Watch<
             }
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, "blocks that overlap the cluster's services are not recognised");
+                health.watch(watch.kind(), Ok(()));
                 return None;
             }
             Err(error) => health.watch(watch.kind(), Err(error)),

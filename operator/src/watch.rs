@@ -58,9 +58,9 @@ pub enum WatchError {
 }
 
 impl WatchError {
-    /// The cluster does not have this API, or does not let us read it.
+    /// The cluster does not have this API. A missing permission is no such thing: it is to be mended, and waited for.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 403 | 404))
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 404)
     }
 }
 

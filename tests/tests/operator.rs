@@ -78,6 +78,25 @@ async fn mode_kubernetes_mirrors_pod_cidrs_of_both_families() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_requirement_added_later_takes_nothing_from_a_served_node() -> Result<()> {
+    let cp = installed("ipam: {mode: kubernetes}\n").await?;
+    let operator = cp.start_operator("before", &["--leader-elect=false"]).await?;
+    cp.create_nodes([node("a").pod_cidrs(["10.1.0.0/24"])]).await?;
+    served(&cp, 1, 1).await?;
+    drop(operator);
+    cp.install_chart("ipam: {mode: kubernetes}\nk8s: {requireIPv6PodCIDR: true}\n").await?.ok()?;
+    let _operator = cp.start_operator("after", &["--leader-elect=false"]).await?;
+    let said = async || {
+        let condition =
+            cp.ipam_nodes().await?["a"].status.as_ref().and_then(|status| status.conditions.first().cloned());
+        Ok(condition.is_some_and(|condition| condition.reason == "WaitingForPodCIDR"))
+    };
+    until("the node says what it lacks", said).await?;
+    assert_eq!(cp.blocks().await?["a"], ["10.1.0.0/24".parse()?]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn of_two_nodes_with_one_pod_cidr_only_the_older_is_served() -> Result<()> {
     let cp = installed("ipam: {mode: kubernetes}\n").await?;
     let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use kube::Client;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::pods::{self, Pods};
 use super::{Links, chain};
@@ -21,7 +21,7 @@ use crate::record::HoldId;
 use crate::serve::Message;
 
 pub async fn run(client: Client, links: Links, pods: Pods) {
-    let mut passes = interval(links.reconcile_every);
+    let mut passes = interval_at(Instant::now() + links.reconcile_every, links.reconcile_every);
     passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut suspects = HashSet::new();
     loop {
@@ -41,12 +41,12 @@ pub async fn run(client: Client, links: Links, pods: Pods) {
 }
 
 fn is_suspect(view: &HolderView, pods: &Pods) -> bool {
-    probe(&view.netns) == Probe::Gone && view.pod.as_ref().is_none_or(|pod| pods.lack(pod))
+    probe(view.netns()) == Probe::Gone && view.pod().is_none_or(|pod| pods.lack(pod))
 }
 
 /// The last look, right before it is done.
 async fn reclaim(client: &Client, links: &Links, view: HolderView) {
-    if let Some(pod) = &view.pod {
+    if let Some(pod) = view.pod() {
         match pods::is_gone(client, pod).await {
             Ok(true) => {}
             Ok(false) => return,
@@ -56,11 +56,16 @@ async fn reclaim(client: &Client, links: &Links, view: HolderView) {
             }
         }
     }
-    if probe(&view.netns) != Probe::Gone {
+    if probe(view.netns()) != Probe::Gone {
         return;
     }
     let attachment = &view.holder.attachment;
-    let pod = view.pod.as_ref().map(ToString::to_string);
-    tracing::warn!(pod, ?attachment, netns = view.netns.path, "reclaimed: pod and namespace are gone, and no DEL came");
+    let pod = view.pod().map(ToString::to_string);
+    tracing::warn!(
+        pod,
+        ?attachment,
+        netns = view.netns().path,
+        "reclaimed: pod and namespace are gone, and no DEL came"
+    );
     drop(links.owner.send(Message::Event(Input::Reclaim(view.holder))));
 }

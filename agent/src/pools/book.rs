@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cadastre_core::{Cidr, Family};
@@ -16,8 +17,8 @@ use crate::record::{Assigned, BlockRecord, BlockState, Blocks, Gave, Held, HoldI
 pub(super) struct Book {
     /// Ordered by pool, then family.
     pub shares: Vec<Share>,
-    /// Boxed, so that the table itself stays small when it doubles.
-    pub held: HashMap<Attachment, Box<Hold>>,
+    /// Shared with whoever looks at all of them, so that looking copies nothing.
+    pub held: HashMap<Arc<Attachment>, Arc<Hold>>,
     pub last_id: u64,
     pub assigned: Option<Assigned>,
     /// Why nothing is assigned.
@@ -69,12 +70,12 @@ impl Book {
     }
 
     /// The attachment holds nothing any more; what it held rests.
-    pub fn release(&mut self, attachment: &Attachment, now: BootTime) -> Option<Hold> {
+    pub fn release(&mut self, attachment: &Attachment, now: BootTime) -> Option<Arc<Hold>> {
         let hold = self.held.remove(attachment)?;
         for held in &hold.held.addresses {
             self.share_of(&held.pool, held.address).release(held, now);
         }
-        Some(*hold)
+        Some(hold)
     }
 
     /// Undoes an allocation that nobody was told of.
@@ -149,7 +150,7 @@ impl Book {
         if moved.is_empty() {
             return;
         }
-        for held in self.held.values_mut().flat_map(|hold| &mut hold.held.addresses) {
+        for held in self.held.values_mut().flat_map(|hold| &mut Arc::make_mut(hold).held.addresses) {
             let follows = |(cidr, old, _): &&(Cidr, Uuid, Uuid)| *old == held.grant && cidr.contains_addr(held.address);
             if let Some((_, _, new)) = moved.iter().find(follows) {
                 held.grant = *new;
@@ -192,7 +193,7 @@ impl Book {
     pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
         let gave = self.held.iter().map(|(attachment, hold)| {
             let Hold { id, confirmed: _, held } = &**hold;
-            Record::Gave(Box::new(Gave { id: *id, attachment: attachment.clone(), held: held.clone() }))
+            Record::Gave(Box::new(Gave { id: *id, attachment: (**attachment).clone(), held: held.clone() }))
         });
         let cooling = self.shares.iter().flat_map(|share| {
             let record = |cooling: &super::share::Cooling| Record::Cooling {

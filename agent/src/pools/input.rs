@@ -1,6 +1,7 @@
 //! What the pools are asked and told, and what they answer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cadastre_messages::{Add, Attachment, Check, Failure, Given};
 
@@ -14,7 +15,7 @@ pub struct Token(pub u64);
 /// One allocation, as others refer to it: a later allocation of the same attachment is another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    pub attachment: Attachment,
+    pub attachment: Arc<Attachment>,
     pub id: HoldId,
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use cadastre_api::{DEFAULT_POOL, Mode};
 use cadastre_messages::{Add, Attachment, Check, Failure};
@@ -80,10 +81,9 @@ impl Pools<Live> {
                 step.undelivered += u64::from(!told && self.release_holder(now, &holder, step));
             }
             Input::Tombstone { attachment, at } => {
-                let hold = self.book.held.get(&attachment).filter(|hold| at >= hold.held.acked.hundredths());
-                let holder = hold.map(|hold| Holder { attachment, id: hold.id });
-                let released = holder.is_some_and(|holder| self.release_holder(now, &holder, step));
-                step.by_tombstone += u64::from(released);
+                let hold = self.book.held.get(&attachment);
+                let before = hold.is_some_and(|hold| at >= hold.held.acked.hundredths());
+                step.by_tombstone += u64::from(before && self.release(now, &attachment, step).is_some());
             }
             Input::Pass => {
                 for share in &mut self.book.shares {
@@ -134,16 +134,18 @@ impl Pools<Live> {
             Held { addresses, netns: netns_record(netns, *seen), pod: pod.map(PodName::from), since: now, acked: now };
         let given = self.book.given(&held);
         let gave = Gave { id, attachment: attachment.clone(), held: held.clone() };
-        self.book.held.insert(attachment.clone(), Box::new(Hold { id, confirmed: false, held }));
+        let holder = Holder { attachment: Arc::new(attachment), id };
+        self.book.held.insert(Arc::clone(&holder.attachment), Arc::new(Hold { id, confirmed: false, held }));
         step.records.push(Record::Gave(Box::new(gave)));
-        let holder = Holder { attachment, id };
         step.fresh.push(Fresh { holder: holder.clone(), taken });
         Ok(Answer::Given { given, holder, new: true })
     }
 
     /// The attachment holds addresses already: it is told so again, and a DEL of before does not count any more.
     fn again(&mut self, now: BootTime, add: &Add, seen: bool, step: &mut Step) -> Option<Answer> {
-        let hold = self.book.held.get_mut(&add.attachment)?;
+        let (attachment, _) = self.book.held.get_key_value(&add.attachment)?;
+        let attachment = Arc::clone(attachment);
+        let hold = Arc::make_mut(self.book.held.get_mut(&attachment)?);
         let netns = netns_record(add.netns.clone(), seen);
         let netns = (netns != hold.held.netns).then_some(netns);
         hold.confirmed = true;
@@ -152,8 +154,8 @@ impl Pools<Live> {
             hold.held.netns.clone_from(netns);
         }
         step.records.push(Record::Acked { id: hold.id, at: now, netns });
-        let holder = Holder { attachment: add.attachment.clone(), id: hold.id };
-        let given = self.book.given(&self.book.held.get(&add.attachment)?.held);
+        let holder = Holder { attachment, id: hold.id };
+        let given = self.book.given(&self.book.held.get(&holder.attachment)?.held);
         Some(Answer::Given { given, holder, new: false })
     }
 
@@ -167,7 +169,7 @@ impl Pools<Live> {
         self.cancel_parked(attachment, step);
         let hold = self.release(now, attachment, step);
         let (released, pod) = hold.map_or_else(Default::default, |hold| {
-            (hold.held.addresses.iter().map(|held| held.address).collect(), hold.held.pod)
+            (hold.held.addresses.iter().map(|held| held.address).collect(), hold.held.pod.clone())
         });
         step.replies.push((token, Answer::Done { released, pod }));
     }
@@ -181,7 +183,7 @@ impl Pools<Live> {
         self.phase.parked.retain(|parked| parked.add.attachment != *attachment);
     }
 
-    fn release(&mut self, now: BootTime, attachment: &Attachment, step: &mut Step) -> Option<Hold> {
+    fn release(&mut self, now: BootTime, attachment: &Attachment, step: &mut Step) -> Option<Arc<Hold>> {
         let hold = self.book.release(attachment, now)?;
         step.records.push(Record::Released { id: hold.id, at: now });
         self.phase.stirred = true;

@@ -21,6 +21,7 @@ pub(crate) use tests::fixtures;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cadastre_messages::Attachment;
@@ -57,7 +58,7 @@ pub struct Pools<Phase> {
 /// What the journal says is being read: nothing may be given yet.
 #[derive(Debug, Default)]
 pub struct Restoring {
-    by_id: HashMap<HoldId, Attachment>,
+    by_id: HashMap<HoldId, Arc<Attachment>>,
 }
 
 /// Everything is known: ADDs are served.
@@ -81,10 +82,11 @@ impl Pools<Restoring> {
             Record::Blocks(blocks) => drop(self.book.set_blocks(&blocks)), // Its problems were told when it was new.
             Record::Gave(gave) => self.restore_gave(*gave),
             Record::Acked { id, at, netns } => {
-                if let Some(hold) = self.phase.by_id.get(&id).and_then(|attachment| self.book.held.get_mut(attachment))
-                {
-                    hold.held.acked = at;
-                    hold.held.netns = netns.unwrap_or_else(|| std::mem::take(&mut hold.held.netns));
+                let attachment = self.phase.by_id.get(&id);
+                if let Some(hold) = attachment.and_then(|attachment| self.book.held.get_mut(attachment)) {
+                    let held = &mut Arc::make_mut(hold).held;
+                    held.acked = at;
+                    held.netns = netns.unwrap_or_else(|| std::mem::take(&mut held.netns));
                 }
             }
             Record::Released { id, at } => {
@@ -101,14 +103,15 @@ impl Pools<Restoring> {
 
     fn restore_gave(&mut self, gave: Gave) {
         let Gave { id, attachment, held } = gave;
+        let attachment = Arc::new(attachment);
         for address in &held.addresses {
             let share = self.book.share_of(&address.pool, address.address);
             share.restore(address, held.since, self.rules.address_cooling);
         }
         self.book.last_id = self.book.last_id.max(id.0);
-        self.phase.by_id.insert(id, attachment.clone());
+        self.phase.by_id.insert(id, Arc::clone(&attachment));
         // Whether the reply arrived is not known any more, so it is never undone.
-        self.book.held.insert(attachment, Box::new(Hold { id, confirmed: true, held }));
+        self.book.held.insert(attachment, Arc::new(Hold { id, confirmed: true, held }));
     }
 
     /// Everything is read. Refused if what was read contradicts itself.

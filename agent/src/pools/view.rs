@@ -1,11 +1,13 @@
 //! What others may see of the pools: counts for demand and metrics, addresses for people, holders for reconciliation.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cadastre_core::{Cidr, Family, addr_to_bits};
 use cadastre_messages::report;
 use uuid::Uuid;
 
+use super::book::Hold;
 use super::input::Holder;
 use super::share::ShareCounts;
 use super::{Live, Pools};
@@ -46,8 +48,19 @@ pub struct BlockView {
 #[derive(Clone, Debug)]
 pub struct HolderView {
     pub holder: Holder,
-    pub netns: NetnsRecord,
-    pub pod: Option<PodName>,
+    hold: Arc<Hold>,
+}
+
+impl HolderView {
+    #[must_use]
+    pub fn netns(&self) -> &NetnsRecord {
+        &self.hold.held.netns
+    }
+
+    #[must_use]
+    pub fn pod(&self) -> Option<&PodName> {
+        self.hold.held.pod.as_ref()
+    }
 }
 
 impl Pools<Live> {
@@ -102,7 +115,7 @@ impl Pools<Live> {
         for (attachment, hold) in &self.book.held {
             let owner = hold.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string);
             for held in &hold.held.addresses {
-                push(held.address, &held.pool, owner.clone(), "held", Some(attachment.clone()));
+                push(held.address, &held.pool, owner.clone(), "held", Some((**attachment).clone()));
             }
         }
         for share in &self.book.shares {

@@ -210,7 +210,7 @@ impl Owner {
             Probe::Unknown => !netns.seen, // Then the runtime's word is all there is.
         };
         let holders = desk.pools.holders(Some(network));
-        let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(&view.netns));
+        let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(view.netns()));
         gone.map(|view| view.holder).collect()
     }
 

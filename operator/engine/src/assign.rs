@@ -171,7 +171,9 @@ impl Engine {
         match verdict {
             Verdict::Wait(shortage) => {
                 self.stuck.insert((rec.seen.created, name.clone()));
-                rec.mirrored.clear();
+                // What its pods may be using already stays.
+                let published = self.published.get(&name).filter(|node| node.spec.node_uid == rec.seen.uid);
+                rec.mirrored = published.map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default();
                 self.note_shortage(&name, shortage);
                 self.apply(&name);
             }

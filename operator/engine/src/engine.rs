@@ -290,6 +290,7 @@ impl Engine {
         let families = Family::ALL.into_iter().filter(|family| {
             if config.spec.mode == self.settings.mode {
                 self.settings.families.contains(family)
+                    || admitted.iter().any(|cidr| cidr.in_use && cidr.cidr.family() == *family)
             } else {
                 kubernetes || admitted.iter().any(|cidr| cidr.cidr.family() == *family)
             }
