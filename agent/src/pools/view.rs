@@ -92,11 +92,7 @@ impl Pools<Live> {
             network.is_none_or(|network| attachment.network == network)
         };
         self.book.held.iter().filter(move |(attachment, _)| of_network(attachment)).map(|(attachment, hold)| {
-            HolderView {
-                holder: Holder { attachment: attachment.clone(), id: hold.id },
-                netns: hold.held.netns.clone(),
-                pod: hold.held.pod.clone(),
-            }
+            HolderView { holder: Holder { attachment: Arc::clone(attachment), id: hold.id }, hold: Arc::clone(hold) }
         })
     }
 

@@ -214,7 +214,7 @@ fn gc_releases_the_listed_holders_only() {
         pools.holders(Some("net")).map(|view| view.holder).filter(|holder| holder.attachment.container_id == "b");
     let gone: Vec<Holder> = gone.collect();
     assert_eq!(ask(&mut pools, at(2), "g", Input::Gc { token: token("g"), gone }), "ok");
-    assert_eq!(pools.holders(None).map(|view| view.holder.attachment.container_id).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(pools.holders(None).map(|view| view.holder.attachment.container_id.clone()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(pools.holders(Some("other")).count(), 0);
 }
 
