@@ -48,6 +48,15 @@ impl Planner {
         }
     }
 
+    /// Families whose blocks a node is given.
+    #[must_use]
+    pub fn enabled(&self) -> &[Family] {
+        match self {
+            Self::Kubernetes(mode) => &mode.families,
+            Self::ClusterPool(mode) => &mode.families,
+        }
+    }
+
     /// Families that a node needs before it is served.
     #[must_use]
     pub fn families(&self) -> &[Family] {

@@ -64,12 +64,12 @@ impl Requests {
             Action::GetIpamNode { name } => self.get(name).await.map(node_answer),
             Action::GetNode { name } => self.node(name).await,
             Action::SetIpamNodeConditions { name, conditions } => {
-                self.apply_status::<IPAMNode>(name, json!({ "conditions": conditions })).await.map(nothing)
+                self.apply_status::<IPAMNode>(name, json!({ "conditions": conditions })).await.map(node_answer)
             }
             Action::CreatePool(pool) => self.create(&**pool).await.map(pool_answer),
             Action::PatchPool(pool) => self.patch_pool(pool).await.map(pool_answer),
             Action::SetPoolStatus { name, status } => {
-                self.apply_status::<IPPool>(name, json!(status)).await.map(nothing)
+                self.apply_status::<IPPool>(name, json!(status)).await.map(pool_answer)
             }
             Action::Publish(note) => {
                 let event = publish::event(note, &self.instance, Timestamp::now());
@@ -153,7 +153,7 @@ impl Requests {
     }
 
     /// Only what the operator owns of the status: it is the field manager of nothing else there.
-    async fn apply_status<K: Parts>(&self, name: &str, status: Value) -> Result<IgnoredAny, RequestError> {
+    async fn apply_status<K: Parts>(&self, name: &str, status: Value) -> Result<K, RequestError> {
         let patch = Patch::Apply(json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -161,7 +161,7 @@ impl Requests {
             "status": status,
         }));
         let params = PatchParams::apply(OPERATOR_MANAGER).force();
-        self.ask(path::<K>().patch_subresource("status", name, &params, &patch)).await
+        self.object(path::<K>().patch_subresource("status", name, &params, &patch)).await
     }
 
     async fn object<K: Parts>(&self, request: Built) -> Result<K, RequestError> {

@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const CLUSTER_POOL: &str = "ipam: {mode: cluster-pool, operator: {clusterPoolIPv4PodCIDRList: [\"10.0.0.0/8\"]}}\n";
 const KUBERNETES: &str = "ipam: {mode: kubernetes}\n";
 

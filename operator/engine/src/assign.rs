@@ -43,11 +43,12 @@ impl Engine {
 
     fn evaluate_mirror(&mut self, name: &str) {
         let Some(rec) = self.nodes.get(name) else { return };
-        let served = self
-            .published
-            .get(name)
-            .is_some_and(|node| node.spec.node_uid == rec.seen.uid && !node.spec.ipam.allocated.is_empty());
-        let concerned = self.index.set(name, rec.seen.created, served, &rec.seen.pod_cidrs);
+        let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
+        let served = !rec.mirrored.is_empty() || published.is_some_and(|node| !node.spec.ipam.allocated.is_empty());
+        let families = self.planner.as_ref().map(|planner| planner.enabled().to_vec()).unwrap_or_default();
+        let cidrs: Vec<_> =
+            rec.seen.pod_cidrs.iter().copied().filter(|cidr| families.contains(&cidr.family())).collect();
+        let concerned = self.index.set(name, rec.seen.created, served, &cidrs);
         let created = rec.seen.created;
         self.to_plan.insert((created, name.to_owned()));
         for other in concerned {
@@ -114,7 +115,7 @@ impl Engine {
             if let Some(rec) = self.nodes.get_mut(name) {
                 rec.committing.insert(grant);
             }
-            self.ledger.queue(place.page, Change::Promote { block: place.block, grant, at });
+            self.ledger.queue(place.page, Change::Promote { node: name.to_owned(), block: place.block, grant, at });
         }
     }
 
@@ -174,6 +175,12 @@ impl Engine {
                 // What its pods may be using already stays.
                 let published = self.published.get(&name).filter(|node| node.spec.node_uid == rec.seen.uid);
                 rec.mirrored = published.map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default();
+                if let Shortage::Overlaps { cidr, .. } = &shortage {
+                    // Both keep their pods; in the overlap only the senior one goes on allocating.
+                    for block in rec.mirrored.iter_mut().filter(|block| block.cidr == *cidr) {
+                        block.retiring = true;
+                    }
+                }
                 self.note_shortage(&name, shortage);
                 self.apply(&name);
             }
@@ -213,11 +220,26 @@ impl Engine {
             let PlannedBlock { pool, family, cidr } = block.clone();
             mirrored.push(cadastre_api::AllocatedBlock { pool, family, cidr, grant, retiring: false });
         }
+        mirrored.extend(self.disabled(name));
         let in_use = self.config.as_ref().and_then(|config| config.status.as_ref()).is_some_and(|status| status.in_use);
         if let Some(rec) = self.nodes.get_mut(name) {
             rec.mirrored = mirrored;
+            // From here on it counts as served: a write under way must not lose its block to an older Node.
+            let cidrs: Vec<_> = rec.mirrored.iter().map(|block| block.cidr).collect();
+            self.index.set(name, rec.seen.created, true, &cidrs);
             self.config_due |= !in_use;
         }
+    }
+
+    /// Published blocks of a family that was disabled since: pods may be using them, so they stay, and nothing new is
+    /// allocated in them.
+    fn disabled(&self, name: &str) -> Vec<cadastre_api::AllocatedBlock> {
+        let Some(rec) = self.nodes.get(name) else { return Vec::new() };
+        let enabled = self.planner.as_ref().map(|planner| planner.enabled().to_vec()).unwrap_or_default();
+        let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
+        let blocks = published.into_iter().flat_map(|node| &node.spec.ipam.allocated);
+        let disabled = blocks.filter(|block| !enabled.contains(&block.family)).cloned();
+        disabled.map(|block| cadastre_api::AllocatedBlock { retiring: true, ..block }).collect()
     }
 
     /// Queues what a plan assigned. One block alone is held at once; what spans pages is pending until all of it is in.

@@ -8,7 +8,7 @@ use crate::config::is_marked;
 use crate::effect::Action;
 use crate::engine::{Engine, Flight, Later};
 use crate::event::NodeSeen;
-use crate::ledger::{PageId, Place};
+use crate::ledger::PageId;
 use crate::nodes::after;
 use crate::page::Change;
 
@@ -69,33 +69,19 @@ impl Engine {
         let (name, grant) = match change {
             Change::Take(entry) | Change::Regrant { entry, .. } => {
                 self.counters.assignments += u64::from(done);
-                (Some(entry.node.clone()), entry.grant)
+                (&entry.node, entry.grant)
             }
-            Change::Promote { block, grant, .. } => (self.node_of(*block, *grant), *grant),
+            Change::Promote { node, grant, .. } => (node, *grant),
             Change::Cool { .. } | Change::Free { .. } | Change::Revive { .. } => return,
         };
-        let names = name.map_or_else(|| self.committing(grant), |name| vec![name]);
-        for name in names {
-            let Some(rec) = self.nodes.get_mut(&name) else {
-                // Its Node went while this was on its way.
-                self.raise_doubt(&name);
-                continue;
-            };
-            rec.committing.remove(&grant);
-            rec.verified = false;
-            self.dirty.insert(name);
-        }
-    }
-
-    fn node_of(&mut self, block: cadastre_core::Cidr, grant: uuid::Uuid) -> Option<String> {
-        let id = self.ledger.ids().find(|id| self.ledger.page(*id).key.range.contains(&block))?;
-        let entry = self.ledger.entry(&Place { page: id, block })?;
-        (entry.grant == grant).then(|| entry.node.clone())
-    }
-
-    /// Nodes that wait for a change under this grant: needed only when the entry is gone.
-    fn committing(&self, grant: uuid::Uuid) -> Vec<String> {
-        self.nodes.iter().filter(|(_, rec)| rec.committing.contains(&grant)).map(|(name, _)| name.clone()).collect()
+        let Some(rec) = self.nodes.get_mut(name) else {
+            // Its Node went while this was on its way.
+            self.raise_doubt(name);
+            return;
+        };
+        rec.committing.remove(&grant);
+        rec.verified = false;
+        self.dirty.insert(name.clone());
     }
 
     /// Reads the config after the commits it is to vouch for: one read for all that wait.
@@ -159,7 +145,8 @@ impl Engine {
         let entries: Vec<_> = self.ledger.of_name(name).map(|(place, entry)| (place, entry.clone())).collect();
         for (place, entry) in entries {
             let (block, grant, here) = (entry.block, entry.grant, uid.as_ref() == Some(&entry.uid));
-            let cooled = after(entry.since.0, self.settings.block_cooling) <= at || self.early.remove(&place);
+            let early = self.early.remove(&place);
+            let cooled = early || after(entry.since.0, self.settings.block_cooling) <= at;
             let change = match (here, entry.state) {
                 (true, BlockState::Cooling) => Change::Revive { block, grant, at },
                 (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },

@@ -69,7 +69,7 @@ pub enum Action {
         /// Its name.
         name: String,
     },
-    /// Server-side apply of the operator's conditions on the status of an `IPAMNode`.
+    /// Server-side apply of the operator's conditions on the status of an `IPAMNode`; answered with the object.
     SetIpamNodeConditions {
         /// Its name.
         name: String,

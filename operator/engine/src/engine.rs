@@ -40,17 +40,17 @@ pub(crate) enum Flight {
     Config,
     ReadConfig,
     Verify(BTreeSet<String>),
-    Drain,
+    Drain(u32),
     /// A write to the `IPAMNode` of this name, and the UID it was for.
     Apply(String, Option<String>),
     ReadIpamNode(String),
     Doubt(String),
     Pool(String),
-    PoolStatus,
+    PoolStatus(String),
     Unanswered,
 }
 
-/// Where the clearing of in-use flags is (config.rs): announced, the ledger read again, then cleared.
+/// Where the clearing of in-use flags is (record.rs): announced, the ledger read again, then cleared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Drain {
     #[default]
@@ -92,8 +92,13 @@ pub struct Engine {
     pub(crate) config_busy: bool,
     /// The config records the pools as they are to be: before that, a pool only looks exhausted.
     pub(crate) config_settled: bool,
-    pub(crate) announced: bool,
+    /// What was said to be refused; `None` until something was.
+    pub(crate) announced: Option<Vec<Refusal>>,
+    /// What is being said.
+    pub(crate) announcing: Option<Vec<Refusal>>,
     pub(crate) drain: Drain,
+    /// Which drain a list of the ledger belongs to.
+    pub(crate) drain_round: u32,
 
     pub(crate) ledger: Ledger,
     pub(crate) gated: BTreeSet<PageId>,
@@ -162,8 +167,10 @@ impl Engine {
             config_due: true,
             config_busy: false,
             config_settled: false,
-            announced: false,
+            announced: None,
+            announcing: None,
             drain: Drain::Idle,
+            drain_round: 0,
             ledger: Ledger::default(),
             gated: BTreeSet::new(),
             awaiting: BTreeMap::new(),
@@ -269,7 +276,11 @@ impl Engine {
         self.sync(page, &settled.touched);
         let blocks: Vec<_> = settled.void.iter().map(crate::page::Change::block).collect();
         self.sync(page, &blocks);
-        self.space_grew |= !settled.touched.is_empty() || !blocks.is_empty();
+        let given_up = |block: &Cidr| {
+            let entry = self.ledger.page(page).entries.get(block);
+            entry.is_none_or(|entry| entry.state == cadastre_api::BlockState::Cooling)
+        };
+        self.space_grew |= !blocks.is_empty() || settled.touched.iter().any(given_up);
         for change in settled.void {
             self.change_ended(&change, false);
         }

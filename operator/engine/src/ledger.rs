@@ -143,7 +143,7 @@ impl Ledger {
             let place = Place { page: id, block: *block };
             self.index(place, &mut names);
             let page = &self.pages[id];
-            if page.entries.contains_key(block) || page.is_taking(block) {
+            if page.entries.contains_key(block) || page.taking(block).is_some() {
                 occupancy.claim(&page.key.pool, block);
             } else {
                 occupancy.give_back(&page.key.pool, block);

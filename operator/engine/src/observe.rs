@@ -20,7 +20,7 @@ impl Engine {
             Event::IpamNodeGone { name, uid } => self.lose_ipam_node(&name, &uid),
             Event::Config(config) => self.see_config(config.map(|config| *config)),
             Event::Pool(pool) => self.see_pool(*pool),
-            Event::PoolGone { name } => self.pools.entry(name).or_default().object = None,
+            Event::PoolGone { name } => *self.pools.entry(name).or_default() = crate::engine::PoolRec::default(),
             Event::ServiceCidrs(cidrs) => self.fence(cidrs),
             Event::Outcome { id, outcome } => self.conclude(id, outcome),
             Event::Tick => self.tick(),

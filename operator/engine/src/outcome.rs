@@ -30,12 +30,13 @@ impl Engine {
                 }
                 _ => self.later_all(names, Later::Verify),
             },
-            Flight::Drain => self.drain_listed(outcome),
+            Flight::Drain(round) => self.drain_listed(round, outcome),
             Flight::Apply(name, uid) => self.applied(name, uid.as_deref(), outcome),
             Flight::ReadIpamNode(name) => self.ipam_node_read(name, outcome),
             Flight::Doubt(name) => self.node_read(name, outcome),
             Flight::Pool(name) => self.pool_written(&name, &outcome),
-            Flight::PoolStatus | Flight::Unanswered => {}
+            Flight::PoolStatus(name) => self.pool_reported(&name, &outcome),
+            Flight::Unanswered => {}
         }
     }
 
@@ -104,8 +105,19 @@ impl Engine {
             }
         };
         let settled = self.ledger.page_mut(id).read(found);
+        self.expect_again(id);
         self.settle(id, settled);
         self.page_known(id);
+    }
+
+    /// Entries that vanished with their page are on their way back: their nodes need no others.
+    fn expect_again(&mut self, id: PageId) {
+        for change in &self.ledger.page(id).queue {
+            let crate::page::Change::Take(entry) = change else { continue };
+            if let Some(rec) = self.nodes.get_mut(&entry.node).filter(|rec| rec.seen.uid == entry.uid) {
+                rec.committing.insert(entry.grant);
+            }
+        }
     }
 
     fn config_written(&mut self, outcome: Outcome) {
@@ -125,8 +137,9 @@ impl Engine {
         self.config_busy = false;
         match outcome {
             Outcome::Done(Answer::Config(config)) => {
-                self.failures.remove("config");
                 self.see_config(Some(*config));
+                // What was to be written may not have been: an equal status writes nothing.
+                self.config_due = true;
             }
             Outcome::NotFound => self.see_config(None),
             _ => self.fail("config", Later::Config),
@@ -134,8 +147,8 @@ impl Engine {
     }
 
     /// The ledger was read while the config said `draining`: what is unused now can be cleared.
-    fn drain_listed(&mut self, outcome: Outcome) {
-        if self.drain != Drain::Listing {
+    fn drain_listed(&mut self, round: u32, outcome: Outcome) {
+        if self.drain != Drain::Listing || self.drain_round != round {
             return;
         }
         let Outcome::Done(Answer::Pages(pages)) = outcome else {
@@ -173,7 +186,8 @@ impl Engine {
                 self.read_ipam_node(name);
             }
             Outcome::Uncertain(_) => self.read_ipam_node(name),
-            Outcome::Refused(_) => self.fail(&name.clone(), Later::Node(name)),
+            Outcome::Refused(_) if self.nodes.contains_key(&name) => self.fail(&name.clone(), Later::Node(name)),
+            Outcome::Refused(_) => self.fail(&name.clone(), Later::IpamNode(name)),
         }
     }
 
@@ -214,6 +228,13 @@ impl Engine {
             if let Outcome::NotFound = outcome {
                 rec.object = None;
             }
+        }
+    }
+
+    /// A status that was not written is written with the next tick.
+    fn pool_reported(&mut self, name: &str, outcome: &Outcome) {
+        if let (Some(rec), false) = (self.pools.get_mut(name), matches!(outcome, Outcome::Done(_))) {
+            rec.status = None;
         }
     }
 

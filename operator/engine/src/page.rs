@@ -52,7 +52,7 @@ pub(crate) enum Change {
     /// free → pending or held.
     Take(BlockEntry),
     /// pending → held.
-    Promote { block: Cidr, grant: Uuid, at: Timestamp },
+    Promote { node: String, block: Cidr, grant: Uuid, at: Timestamp },
     /// pending or held → cooling: its Node is gone, or it was one too many.
     Cool { block: Cidr, grant: Uuid, at: Timestamp },
     /// cooling → free.
@@ -166,10 +166,13 @@ impl Page {
         }
     }
 
-    /// Whether a change that takes `block` waits or is under way.
-    pub fn is_taking(&self, block: &Cidr) -> bool {
+    /// The entry of a change that takes `block` and waits or is under way.
+    pub fn taking(&self, block: &Cidr) -> Option<&BlockEntry> {
         let flying = self.flight.iter().flatten();
-        self.queue.iter().chain(flying).any(|change| matches!(change, Change::Take(entry) if entry.block == *block))
+        self.queue.iter().chain(flying).find_map(|change| match change {
+            Change::Take(entry) if entry.block == *block => Some(entry),
+            _ => None,
+        })
     }
 
     pub fn is_busy(&self) -> bool {
@@ -329,7 +332,7 @@ mod tests {
         let states = [None, Some((1, Pending)), Some((1, Held)), Some((1, Cooling)), Some((2, Held)), Some((9, Held))];
         let table = [
             (Change::Take(new.clone()), [A, V, V, V, V, D]),
-            (Change::Promote { block, grant, at }, [V, A, D, V, V, V]),
+            (Change::Promote { node: "n".into(), block, grant, at }, [V, A, D, V, V, V]),
             (Change::Cool { block, grant, at }, [V, A, A, D, V, V]),
             (Change::Free { block, grant }, [D, V, V, A, V, V]),
             (Change::Regrant { old: grant, entry: new }, [V, V, V, A, V, D]),

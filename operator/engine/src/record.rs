@@ -37,19 +37,28 @@ impl Engine {
             self.write_config(Action::ReplaceConfig(Box::new(config)));
             return;
         }
-        if !self.announced {
-            self.announced = true;
+        let refusals = self.refusals();
+        if self.announced.as_ref() != Some(&refusals) {
             let holders = |cidr: &cadastre_core::Cidr| some_names(self.ledger.holders(cidr).into_iter());
             if let Some((config, notes)) = announce(&self.settings, config, &holders, self.now) {
-                for note in notes {
+                // Said once for each change of what is refused; a write that fails is tried again without its Events.
+                let first = self.announcing.as_ref() != Some(&refusals);
+                self.announcing = Some(refusals);
+                for note in notes.into_iter().filter(|_| first) {
                     self.publish(note);
                 }
                 self.config_due = true;
                 self.write_config(Action::ReplaceConfigStatus(Box::new(config)));
                 return;
             }
+            self.announced = Some(refusals);
         }
         let Some(config) = &self.config else { return };
+        let draining = config.status.as_ref().is_some_and(|status| status.draining);
+        if matches!(self.drain, Drain::Listing | Drain::Clearing) && !draining {
+            // Somebody marked a block as in use since: what was read is no longer all there is.
+            self.drain = Drain::Idle;
+        }
         let status = match self.drain {
             Drain::Announcing if !used.waiting => {
                 IPAMConfigStatus { draining: true, ..config.status.clone().unwrap_or_default() }
@@ -124,7 +133,8 @@ impl Engine {
     pub(crate) fn drained(&mut self) {
         self.drain = match self.drain {
             Drain::Announcing | Drain::Listing => {
-                self.emit(Flight::Drain, Action::ListPages);
+                self.drain_round += 1;
+                self.emit(Flight::Drain(self.drain_round), Action::ListPages);
                 Drain::Listing
             }
             Drain::Clearing | Drain::Idle => Drain::Idle,

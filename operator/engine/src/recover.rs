@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use cadastre_api::{AllocatedBlock, BlockState};
+use cadastre_api::{AllocatedBlock, BlockState, reason};
 use cadastre_core::Cidr;
 use uuid::Uuid;
 
+use crate::effect::{Note, Regarding};
 use crate::engine::{Engine, Stage};
 use crate::ledger::Place;
 use crate::page::{Change, PageKey};
@@ -84,15 +85,16 @@ impl Engine {
             self.keep_foreign(name, claim);
             return;
         };
-        if let Some(entry) = self.ledger.entry(&place) {
-            let holder = entry.node.clone();
+        let known = self.ledger.entry(&place).or_else(|| self.ledger.page(place.page).taking(&place.block));
+        if let Some(holder) = known.map(|entry| entry.node.clone()) {
             self.dispute(&place.block, name, &holder, claim);
             return;
         }
         let entry = self.entry(name, claim.cidr, claim.grant, BlockState::Held);
         let Stage::Live { occupancy } = &mut self.stage else { return };
         if !occupancy.claim(&claim.pool, &claim.cidr) {
-            self.keep_foreign(name, claim);
+            // Part of it is somebody else's: its pods stay, and nothing new is allocated in it.
+            self.keep_foreign(name, AllocatedBlock { retiring: true, ..claim });
             return;
         }
         if let Some((entry, rec)) = entry.zip(self.nodes.get_mut(name)) {
@@ -118,6 +120,15 @@ impl Engine {
         if let Some(rec) = self.nodes.get_mut(holder) {
             rec.disputed =
                 Some(format!("block {block} is claimed by node {claimant} too: nothing is allocated in it any more"));
+        }
+        for (name, other) in [(claimant, holder), (holder, claimant)] {
+            let Some(uid) = self.nodes.get(name).map(|rec| rec.seen.uid.clone()) else { continue };
+            let message = format!(
+                "block {block} is claimed by node {other} too: nothing is allocated in it any more, and both get another; \
+                 remove one of the two nodes once its pods are gone"
+            );
+            let regarding = Regarding::Node { name: name.to_owned(), uid };
+            self.publish(Note { regarding, warning: true, reason: reason::BLOCK_DISPUTED, message });
         }
         self.dirty.insert(holder.to_owned());
     }

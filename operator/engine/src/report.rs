@@ -171,7 +171,10 @@ impl Engine {
         if let Some(rec) = self.pools.get_mut(name) {
             rec.status = Some(status.clone());
         }
-        self.emit(Flight::PoolStatus, Action::SetPoolStatus { name: name.to_owned(), status: Box::new(status) });
+        self.emit(
+            Flight::PoolStatus(name.to_owned()),
+            Action::SetPoolStatus { name: name.to_owned(), status: Box::new(status) },
+        );
     }
 
     /// Nodes that wait for a block of this pool.

@@ -45,6 +45,15 @@ fn a_quiet_start_serves_every_node_with_one_write_each() {
 }
 
 #[test]
+fn a_config_write_that_never_arrived_is_written_again() {
+    let mut simulation = Simulation::new(3, 1, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
+    simulation.lost_status_writes = 3;
+    simulation.add_node("n0", "");
+    simulation.settle();
+    simulation.check_settled(&Family::ALL);
+}
+
+#[test]
 fn one_operator_under_faults() {
     seeds(150).for_each(|seed| run(seed, 1, &[Family::V4], "10.0.0.0/20"));
 }

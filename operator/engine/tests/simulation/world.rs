@@ -50,6 +50,8 @@ pub struct Simulation {
     orphans: Vec<Action>,
     rng: StdRng,
     next_uid: u32,
+    /// So many writes of the config's status never arrive.
+    pub lost_status_writes: u32,
     /// When each block was last seen published for a Node that existed, and to which UID and machine.
     last_seen: BTreeMap<Cidr, (Timestamp, String, String)>,
 }
@@ -64,6 +66,7 @@ impl Simulation {
             orphans: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
             next_uid: 0,
+            lost_status_writes: 0,
             last_seen: BTreeMap::new(),
         };
         for _ in 0..operators {
@@ -130,7 +133,10 @@ impl Simulation {
         let Effect { id, action } = self.operators[at].sent.swap_remove(pick);
         self.trace(at, &action);
         let fate = if faults { self.rng.random_range(0..100) } else { 99 };
+        let lost = self.lost_status_writes > 0 && matches!(action, Action::ReplaceConfigStatus(_));
+        self.lost_status_writes -= u32::from(lost);
         let outcome = match fate {
+            _ if lost => Outcome::Uncertain("lost".into()),
             // The request never arrived, or its reply was lost, or it arrives later.
             0..3 => Outcome::Uncertain("lost".into()),
             3..6 => {
