@@ -26,7 +26,8 @@ pub const CONFIG_NAME: &str = "cluster";
     doc = "What this cluster was installed with: the mode is recorded at the first start and cannot be changed while blocks are in use.",
     validation = Rule::new("self.metadata.name == 'cluster'").message("the only IPAMConfig is named cluster"),
     validation = Rule::new("self.spec.mode == oldSelf.spec.mode || !has(oldSelf.status) || !oldSelf.status.inUse")
-        .message("the mode cannot be changed while blocks are in use (status.inUse): set ipam.mode back to the recorded mode, or drain and remove every node first"),
+        .message("the mode cannot be changed while blocks are in use (status.inUse): set ipam.mode back to the recorded mode, or drain and remove every node first")
+        .field_path(".spec.mode"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "recorded mode"),
     printcolumn(name = "In use", type_ = "boolean", json_path = ".status.inUse", description = "whether the mode is fixed"),
     printcolumn(name = "Refused", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].status", description = "whether somebody configured another mode"),

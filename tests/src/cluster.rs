@@ -18,6 +18,14 @@ pub const OPERATOR: &str = "cadastre-operator";
 /// ServiceAccount of the agents.
 pub const AGENT: &str = "cadastre-agent";
 
+/// Values: mode cluster-pool, both families.
+pub const DUAL_STACK: &str = r#"
+ipam:
+  mode: cluster-pool
+  operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/8"], clusterPoolIPv4MaskSize: 24, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 120}
+ipv6: {enabled: true}
+"#;
+
 /// What tests ask a cluster with Cadastre in it.
 impl ControlPlane {
     /// The settings file as operator and agents find it mounted: the content of the chart's `ConfigMap`.

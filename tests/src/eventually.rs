@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 /// Polls are this far apart at first and at most: quick where it is quick, cheap where it takes long.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -34,6 +34,12 @@ impl<T, E: Display> Probe for Result<T, E> {
     fn settle(self) -> Result<T, String> {
         self.map_err(|error| format!("{error:#}"))
     }
+}
+
+/// Waits a minute at most until `condition` is so; what it failed with last is said if it never is.
+pub async fn until(what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let probe = async || if condition().await? { Ok(()) } else { Err(anyhow!("not so yet")) };
+    eventually(Duration::from_mins(1), what, probe).await
 }
 
 /// Asks `probe` until it answers `true`, `Some` or `Ok`; the error names `what` and the last reason.

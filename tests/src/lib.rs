@@ -31,10 +31,10 @@ mod spawner;
 
 pub use audit::AuditEvent;
 pub use chart::{NAMESPACE, RELEASE};
-pub use cluster::{AGENT, OPERATOR};
+pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
 pub use cni::{Attachment, Cni, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
-pub use eventually::{Probe, eventually};
+pub use eventually::{Probe, eventually, until};
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};
 pub use paths::{binary, repo, tool, tools};

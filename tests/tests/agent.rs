@@ -9,19 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use cadastre_core::Cidr;
-use cadastre_tests::{Attachment, Cni, ControlPlane, NetNs, Output, Proc, Program, call_plugin, eventually, node, pod};
+use cadastre_tests::{
+    Attachment, Cni, ControlPlane, DUAL_STACK, NetNs, Output, Proc, Program, call_plugin, node, pod, until,
+};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_mins(1);
 const NODE: &str = "n0";
 
-const DUAL_STACK: &str = r#"
-ipam:
-  mode: cluster-pool
-  operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/8"], clusterPoolIPv4MaskSize: 24, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 120}
-ipv6: {enabled: true}
-"#;
 /// For hundreds of pods on one node.
 const LARGE_BLOCKS: &str = r#"
 ipam:
@@ -63,12 +59,6 @@ async fn served(values: &str) -> Result<Served> {
     until("the agent is well", well).await.with_context(|| agent.tail())?;
     let blocks = cp.blocks().await?.remove(NODE).context("no blocks")?;
     Ok(Served { cp, _operator: operator, agent, plugin, blocks })
-}
-
-/// Waits until `condition` is so; what it fails with meanwhile is said if it never is.
-async fn until(what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
-    let probe = async || if condition().await? { Ok(()) } else { Err(anyhow!("not so yet")) };
-    eventually(SOON, what, probe).await
 }
 
 /// `cadastre-agent status` of the node's agent.

@@ -1,25 +1,18 @@
 //! A change of mode on a live cluster is refused three times over, harms nobody meanwhile, and heals when set back.
 
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use cadastre_api::{CONFIG_NAME, IPAMConfig, Mode};
-use cadastre_tests::{ControlPlane, NAMESPACE, OPERATOR, Output, Proc, Program, eventually, node};
+use cadastre_tests::{ControlPlane, NAMESPACE, OPERATOR, Output, Proc, Program, node, until};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const SOON: Duration = Duration::from_mins(1);
 const CLUSTER_POOL: &str = "ipam: {mode: cluster-pool, operator: {clusterPoolIPv4PodCIDRList: [\"10.0.0.0/8\"]}}\n";
 const KUBERNETES: &str = "ipam: {mode: kubernetes}\n";
-
-async fn until(what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
-    let probe = async || if condition().await? { Ok(()) } else { Err(anyhow!("not so yet")) };
-    eventually(SOON, what, probe).await
-}
 
 /// A cluster in mode cluster-pool with one node that holds a block, and its operator.
 async fn in_use() -> Result<(ControlPlane, Proc)> {

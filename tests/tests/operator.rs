@@ -3,32 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use cadastre_core::Family;
-use cadastre_tests::{ControlPlane, NodeBuilder, OPERATOR, Proc, eventually, node};
+use cadastre_tests::{ControlPlane, DUAL_STACK, NodeBuilder, OPERATOR, Proc, eventually, node, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::DeleteParams;
 
 const SOON: Duration = Duration::from_mins(1);
 
-const DUAL_STACK: &str = r#"
-ipam:
-  mode: cluster-pool
-  operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/8"], clusterPoolIPv4MaskSize: 24, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 120}
-ipv6: {enabled: true}
-"#;
-
 async fn installed(values: &str) -> Result<ControlPlane> {
     let cp = ControlPlane::start().await?;
     cp.install_chart(values).await?.ok()?;
     Ok(cp)
-}
-
-/// Waits until `condition` is so; what it fails with meanwhile is said if it never is.
-async fn until(what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
-    let probe = async || if condition().await? { Ok(()) } else { Err(anyhow!("not so yet")) };
-    eventually(SOON, what, probe).await
 }
 
 fn nodes(from: usize, count: usize) -> impl Iterator<Item = NodeBuilder> {
