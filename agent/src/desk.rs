@@ -56,9 +56,7 @@ impl Desk {
         match self.write(&step.records) {
             Ok(()) => {
                 self.unwritten.clear();
-                if let Some(trouble) = self.trouble.take() {
-                    tracing::info!(was = trouble, "the journal can be written again");
-                }
+                self.recovered();
             }
             Err(error) => self.take_back(&mut step, &error),
         }
@@ -74,6 +72,12 @@ impl Desk {
         if self.trouble.as_ref() != Some(&error) {
             tracing::error!(error, "the journal cannot be written: no address is given until it can");
             self.trouble = Some(error);
+        }
+    }
+
+    fn recovered(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(was = trouble, "the journal can be written again");
         }
     }
 
@@ -112,8 +116,14 @@ impl Desk {
         self.trouble.as_deref()
     }
 
-    /// Makes the journal anew if somebody removed it, before it is needed.
+    /// Makes the journal anew if somebody removed it, before it is needed, and tries whether it can be written again.
     pub fn tend(&mut self) {
+        if self.trouble.is_some() && self.unwritten.is_empty() {
+            let room = RELEASE_ROOM * (self.pools.held() as u64 + 1);
+            if self.journal.append(&[], room).is_ok() {
+                self.recovered();
+            }
+        }
         if !self.journal.is_in_place()
             && let Err(error) = self.journal.rewrite(self.pools.snapshot(), 0)
         {

@@ -19,6 +19,8 @@ pub struct Outlook {
 pub struct JournalOutlook {
     /// Why no ADD can be recorded, or why the journal cannot be read.
     pub trouble: Option<String>,
+    /// It cannot be read: who holds what is not known, and nothing may be said of it.
+    pub unreadable: bool,
     pub bytes: u64,
     pub compactions: u64,
 }

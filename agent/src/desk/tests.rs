@@ -67,6 +67,8 @@ fn on_a_full_disk_add_fails_del_succeeds_and_all_is_well_when_it_has_room_again(
         assert_eq!(open_copy(folder.path(), at(3)).pools.held(), held - n - 1, "recorded though the disk is full");
     }
     desk.journal().limit().set(Refuses::Nothing);
+    desk.tend();
+    assert_eq!(desk.trouble(), None, "it tries by itself");
     assert_eq!(ask(&mut desk, at(60), "x", add("x")).split('/').count(), 2);
     assert_eq!(desk.trouble(), None);
     assert_eq!(open_copy(folder.path(), at(60)).pools.held(), 1);

@@ -58,9 +58,10 @@ impl Publisher {
         let accepted = self.accepted.as_ref().filter(|(of, _)| *of == uid).map(|(_, status)| status.clone());
         let before = accepted.unwrap_or_else(|| said_before(own));
         let configured = self.links.identity.configured;
-        let status = desired(&self.links.outlook.borrow(), configured, before.conditions.first(), Timestamp::now());
-        // The assignment is on its way through the queue. With a broken journal it stays there.
-        if status.observed_generation.is_none() && self.links.outlook.borrow().journal.trouble.is_none() {
+        let status = desired(&self.links.outlook.borrow(), configured, &before, Timestamp::now());
+        // The assignment is on its way through the queue. With an unreadable journal it stays there.
+        let unreadable = self.links.outlook.borrow().journal.unreadable;
+        if status.observed_generation.is_none() && !unreadable {
             return None;
         }
         let pause = match change(&before, &status) {

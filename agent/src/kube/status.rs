@@ -5,7 +5,6 @@ use cadastre_api::{
     count, set_condition,
 };
 use cadastre_core::Family;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::outlook::Outlook;
@@ -22,8 +21,9 @@ pub enum Change {
     News,
 }
 
-/// The status as it should be. `said`: the agent's condition as it is, for the time of its last transition.
-pub fn desired(outlook: &Outlook, configured: Mode, said: Option<&Condition>, now: Timestamp) -> IPAMNodeStatus {
+/// The status as it should be, after `before`: a condition keeps the time of its last transition, and an agent that cannot
+/// read its journal takes back nothing that was said of addresses.
+pub fn desired(outlook: &Outlook, configured: Mode, before: &IPAMNodeStatus, now: Timestamp) -> IPAMNodeStatus {
     let generation = outlook.view.assigned.as_ref().map(|assigned| assigned.generation);
     let verdict = outlook.verdict(configured);
     let new = condition(
@@ -34,8 +34,11 @@ pub fn desired(outlook: &Outlook, configured: Mode, said: Option<&Condition>, no
         generation.unwrap_or_default(),
         now,
     );
-    let mut conditions: Vec<Condition> = said.cloned().into_iter().collect();
+    let mut conditions = before.conditions.clone();
     set_condition(&mut conditions, new);
+    if outlook.journal.unreadable {
+        return IPAMNodeStatus { conditions, ..before.clone() };
+    }
     let blocks = |wanted: fn(&BlockView) -> bool| {
         let blocks = outlook.view.shares.iter().flat_map(|share| &share.blocks).filter(move |block| wanted(block));
         blocks.map(|block| HeldBlock { cidr: block.cidr, grant: block.grant }).collect()
@@ -89,21 +92,22 @@ pub fn change(old: &IPAMNodeStatus, new: &IPAMNodeStatus) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outlook::JournalOutlook;
     use crate::pools::fixtures::{add, assigned, at, live};
 
     fn outlook(pools: &crate::pools::Pools<crate::pools::Live>) -> Outlook {
         Outlook { view: pools.view(), ..Outlook::default() }
     }
 
-    fn status(outlook: &Outlook, said: Option<&Condition>) -> IPAMNodeStatus {
-        desired(outlook, Mode::ClusterPool, said, Timestamp::from_second(1_000).unwrap())
+    fn status(outlook: &Outlook, before: &IPAMNodeStatus) -> IPAMNodeStatus {
+        desired(outlook, Mode::ClusterPool, before, Timestamp::from_second(1_000).unwrap())
     }
 
     #[test]
     fn it_says_use_demand_health_and_what_is_held() {
         let mut pools = live(&["10.0.2.0/24", "fd00::/120"]);
         pools.apply(at(1), [add("a"), add("b")]);
-        let said = status(&outlook(&pools), None);
+        let said = status(&outlook(&pools), &IPAMNodeStatus::default());
         let ipam = said.ipam.unwrap();
         assert_eq!(ipam.usage, "3/254, 3/254");
         let demand = &ipam.pools[0];
@@ -120,13 +124,13 @@ mod tests {
     #[test]
     fn the_condition_names_what_is_wrong_and_keeps_its_time() {
         let mut pools = live(&["10.0.2.0/31"]);
-        let well = status(&outlook(&pools), None);
+        let well = status(&outlook(&pools), &IPAMNodeStatus::default());
         let before = &well.conditions[0];
         let later = Timestamp::from_second(2_000).unwrap();
-        let same = desired(&outlook(&pools), Mode::ClusterPool, Some(before), later);
+        let same = desired(&outlook(&pools), Mode::ClusterPool, &well, later);
         assert_eq!(same.conditions[0].last_transition_time, before.last_transition_time);
 
-        let differs = desired(&outlook(&pools), Mode::MultiPool, Some(before), later);
+        let differs = desired(&outlook(&pools), Mode::MultiPool, &well, later);
         let said = &differs.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("True", "ModeDiffers"));
         assert_eq!(
@@ -136,13 +140,20 @@ mod tests {
         assert_eq!(said.last_transition_time, before.last_transition_time);
 
         pools.apply(at(1), [add("a"), add("b")]);
-        let full = desired(&outlook(&pools), Mode::ClusterPool, Some(before), later);
+        let full = desired(&outlook(&pools), Mode::ClusterPool, &well, later);
         let said = &full.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "PoolExhausted"));
         assert_eq!(said.last_transition_time.0, later);
         assert_eq!(change(&well, &full), Change::News);
 
-        let nothing = status(&outlook(&live(&[])), None);
+        let unreadable = Outlook {
+            journal: JournalOutlook { trouble: Some("damaged".into()), unreadable: true, ..JournalOutlook::default() },
+            ..Outlook::default()
+        };
+        let said = desired(&unreadable, Mode::ClusterPool, &well, later);
+        assert_eq!((said.conditions[0].reason.as_str(), &said.ipam), ("JournalFailed", &well.ipam));
+
+        let nothing = status(&outlook(&live(&[])), &IPAMNodeStatus::default());
         let said = &nothing.conditions[0];
         assert_eq!((said.reason.as_str(), said.message.as_str()), ("NoAssignment", "pool default has no free block"));
     }
@@ -150,12 +161,12 @@ mod tests {
     #[test]
     fn numbers_can_wait_and_news_cannot() {
         let mut pools = live(&["10.0.2.0/24"]);
-        let before = status(&outlook(&pools), None);
+        let before = status(&outlook(&pools), &IPAMNodeStatus::default());
         assert_eq!(change(&before, &before), Change::None);
         pools.apply(at(1), [add("a")]);
-        let used = status(&outlook(&pools), before.conditions.first());
+        let used = status(&outlook(&pools), &before);
         assert_eq!(change(&before, &used), Change::Usage);
         pools.apply(at(2), [assigned(&["10.0.2.0/24 retiring"])]);
-        assert_eq!(change(&used, &status(&outlook(&pools), used.conditions.first())), Change::News);
+        assert_eq!(change(&used, &status(&outlook(&pools), &used)), Change::News);
     }
 }

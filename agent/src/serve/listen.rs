@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,10 @@ const OTHERS: u32 = 0o077;
 pub struct Socket {
     pub(super) listener: UnixListener,
     path: PathBuf,
+    /// Who we are, for the lock.
+    owner: String,
+    /// Device and inode of the socket's file.
+    identity: (u64, u64),
     _lock: Lock,
 }
 
@@ -50,17 +54,32 @@ impl Socket {
         fs::set_permissions(&aside, Permissions::from_mode(0o600)).map_err(failed("protect", &aside))?;
         fs::rename(&aside, path).map_err(failed("rename to", path))?;
         listener.set_nonblocking(true).map_err(failed("prepare", path))?;
-        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+        let identity = identity(path).map_err(failed("look at", path))?;
+        Ok(Self { listener, path: path.to_owned(), owner: owner.to_owned(), identity, _lock: lock })
+    }
+
+    /// Listens anew if somebody removed the socket. Returns whether that was so.
+    pub(super) fn tend(&mut self) -> Result<bool, ListenError> {
+        if identity(&self.path).is_ok_and(|there| there == self.identity) {
+            return Ok(false);
+        }
+        *self = Self::listen(&self.path, &self.owner)?;
+        tracing::warn!(path = %self.path.display(), "the socket was removed; it is there again");
+        Ok(true)
     }
 
     /// Nobody listens any more.
     pub(super) fn close(self) {
-        let Self { listener, path, _lock } = self;
+        let Self { listener, path, owner: _, identity: _, _lock } = self;
         drop(listener);
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "the socket could not be removed");
         }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|there| (there.dev(), there.ino()))
 }
 
 /// The folder that a socket lies in, with the tombstones.

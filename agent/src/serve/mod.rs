@@ -18,6 +18,7 @@ use std::time::Duration;
 use cadastre_runtime::Shutdown;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, interval};
 
 pub use listen::{ListenError, Socket, folder_of};
 pub use owner::{Message, Owner, State};
@@ -29,22 +30,24 @@ use connection::Connection;
 /// Calls that are served at once; more wait in the backlog of the socket.
 const AT_ONCE: usize = 256;
 
+/// Between two looks whether the socket is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// After `accept` failed, mostly for want of files: others have to end first.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the shutdown is asked for. Calls that wait then are cut off: their plugins ask the next agent.
 pub async fn serve(
-    socket: Socket,
+    mut socket: Socket,
     owner: Owner,
     queue: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
     metrics: Metrics,
     shutdown: Shutdown,
 ) -> std::io::Result<()> {
     let (to_owner, queue) = queue;
-    let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
     let owner = tokio::spawn(owner.run(queue));
     tokio::select! {
-        () = accept(&listener, &to_owner, &metrics) => {}
+        accepted = accept(&mut socket, &to_owner, &metrics) => accepted?,
         () = shutdown.requested() => {}
         ended = owner => tracing::error!(?ended, "the owner of the pools has ended"),
     }
@@ -52,12 +55,25 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &UnixListener, owner: &mpsc::UnboundedSender<Message>, metrics: &Metrics) {
+async fn accept(socket: &mut Socket, owner: &mpsc::UnboundedSender<Message>, metrics: &Metrics) -> std::io::Result<()> {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut listener = UnixListener::from_std(socket.listener.try_clone()?)?;
     let served = Arc::new(Semaphore::new(AT_ONCE));
     for token in 0.. {
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&served).acquire_owned().await else { return };
-        match listener.accept().await {
+        let Ok(permit) = Arc::clone(&served).acquire_owned().await else { break };
+        let accepted = loop {
+            tokio::select! {
+                accepted = listener.accept() => break accepted,
+                _ = looks.tick() => match socket.tend() {
+                    Ok(false) => {}
+                    Ok(true) => listener = UnixListener::from_std(socket.listener.try_clone()?)?,
+                    Err(error) => tracing::error!(%error, "the socket was removed and cannot be made anew"),
+                },
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let (owner, metrics) = (owner.clone(), metrics.clone());
                 let connection = Connection { stream, token: Token(token), owner, metrics };
@@ -69,4 +85,5 @@ async fn accept(listener: &UnixListener, owner: &mpsc::UnboundedSender<Message>,
             }
         }
     }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use cadastre_messages::report::Report;
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, ValidAttachment};
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, ValidAttachment, code};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -21,7 +21,7 @@ use crate::desk::Desk;
 use crate::metrics::Metrics;
 use crate::netns::{self, Probe};
 use crate::outlook::{Cluster, JournalOutlook, Outlook};
-use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, broken};
+use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, broken, not_written};
 use crate::record::NetnsRecord;
 use crate::report::{Identity, report};
 use crate::tombstones::{Tombstone, Tombstones};
@@ -159,7 +159,7 @@ impl Owner {
         );
         for message in messages.drain(..) {
             match message {
-                Message::Call(asked) => inputs.push(self.admit(asked)),
+                Message::Call(asked) => inputs.extend(self.admit(asked)),
                 Message::Event(input) => inputs.push(input),
                 question @ (Message::Report(_) | Message::Holders(_)) => questions.push(question),
             }
@@ -183,16 +183,24 @@ impl Owner {
         questions
     }
 
-    fn admit(&mut self, asked: Asked) -> Input {
+    /// STATUS is answered at once while nothing can be recorded: the pools do not know.
+    fn admit(&mut self, asked: Asked) -> Option<Input> {
         let Asked { token, call, reply, permit } = asked;
+        if let (Verb::Status, State::Serving(desk)) = (&call, &self.state)
+            && let Some(trouble) = desk.trouble()
+        {
+            let failure = Failure { code: code::NOT_AVAILABLE, ..not_written(trouble) };
+            drop(reply.send(Answer::Failed(failure)));
+            return None;
+        }
         self.waiting.insert(token, Waiting { reply, permit: Some(permit) });
-        match call {
+        Some(match call {
             Verb::Add { add, seen } => Input::Add { token, add, seen },
             Verb::Check(check) => Input::Check { token, check },
             Verb::Del(attachment) => Input::Del { token, attachment },
             Verb::Gc(gc) => Input::Gc { token, gone: self.unlisted(&gc) },
             Verb::Status => Input::Status { token },
-        }
+        })
     }
 
     /// Holders that the runtime does not list, without those whose namespace lives: a list may be wrong.
@@ -244,7 +252,7 @@ impl Owner {
             let (token, answer) = match input {
                 Input::Add { token, .. } | Input::Check { token, .. } => (token, Answer::Failed(failure)),
                 Input::Status { token } => {
-                    let code = cadastre_messages::code::NOT_AVAILABLE;
+                    let code = code::NOT_AVAILABLE;
                     (token, Answer::Failed(Failure { code, ..failure }))
                 }
                 Input::Del { token, .. } | Input::Gc { token, .. } => (token, Answer::done()),
@@ -263,13 +271,14 @@ impl Owner {
                 view: desk.pools.view(),
                 journal: JournalOutlook {
                     trouble: desk.trouble().map(ToOwned::to_owned),
+                    unreadable: false,
                     bytes: desk.journal().len(),
                     compactions: desk.journal().compactions(),
                 },
                 problems: self.problems.clone(),
             },
             State::Broken(why) => Outlook {
-                journal: JournalOutlook { trouble: Some(why.clone()), ..JournalOutlook::default() },
+                journal: JournalOutlook { trouble: Some(why.clone()), unreadable: true, ..JournalOutlook::default() },
                 ..Outlook::default()
             },
         };

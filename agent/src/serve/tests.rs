@@ -216,6 +216,21 @@ fn the_socket_and_its_folder_are_for_root_only() {
 }
 
 #[test]
+fn a_removed_folder_is_there_again_with_socket_and_journal() {
+    let folder = TempDir::new().unwrap();
+    let place = folder.path().join("run");
+    let agent = Agent::start(&place);
+    agent.assign(&["10.0.2.0/24"]);
+    let given = agent.ask(&add("a"));
+    std::fs::remove_dir_all(&place).unwrap();
+    until(|| UnixStream::connect(place.join("cadastre.sock")).is_ok());
+    assert_eq!(agent.ask(&add("a")), given);
+    drop(agent);
+    let agent = Agent::start(&place);
+    assert_eq!(agent.ask(&add("a")), given);
+}
+
+#[test]
 fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
