@@ -21,7 +21,7 @@ pub enum Violation {
     RouterHeld { address: IpAddr },
     #[error("{address} is held in no block of this node")]
     OutsideBlocks { address: IpAddr },
-    #[error("{attachment} holds two addresses of one family, or none at all")]
+    #[error("{attachment} holds two addresses of one family, or none, or IPv6 before IPv4")]
     Families { attachment: String },
     #[error("{pool} {family}: cooling addresses are not in order")]
     CoolingOrder { pool: String, family: Family },
@@ -34,8 +34,9 @@ impl<Phase> Pools<Phase> {
     pub fn check(&self) -> Result<(), Violation> {
         let mut holders = HashMap::with_capacity(self.book.held.len());
         for (attachment, hold) in &self.book.held {
-            let families: HashSet<Family> = hold.held.addresses.iter().map(|held| Family::of(held.address)).collect();
-            if families.is_empty() || families.len() != hold.held.addresses.len() {
+            let addresses = &hold.held.addresses;
+            let one_each = addresses.is_sorted_by(|one, next| Family::of(one.address) < Family::of(next.address));
+            if addresses.is_empty() || !one_each {
                 let attachment = format!("{attachment:?}");
                 return Err(Violation::Families { attachment });
             }

@@ -173,7 +173,8 @@ impl Owner {
                     desk.tend();
                 }
                 let step = desk.handle(BootTime::now(), inputs);
-                self.settle(step, &tombstones);
+                let lost = self.settle(step, &tombstones);
+                self.take_back(lost);
             }
             State::Broken(why) => {
                 let why = why.clone();
@@ -222,12 +223,17 @@ impl Owner {
         gone.map(|view| view.holder).collect()
     }
 
-    /// Everything is recorded: the callers may know.
-    fn settle(&mut self, step: Step, tombstones: &[Tombstone]) {
+    /// Everything is recorded: the callers may know. Returns the new allocations of those who are not there any more.
+    fn settle(&mut self, step: Step, tombstones: &[Tombstone]) -> Vec<Input> {
         let Step { records: _, replies, problems, by_tombstone, by_proof, undelivered, .. } = step;
+        let mut lost = Vec::new();
         for (token, answer) in replies {
-            if let Some(Waiting { reply, permit: _ }) = self.waiting.remove(&token) {
-                drop(reply.send(answer)); // Who has gone away is noticed by the connection.
+            let sent = match self.waiting.remove(&token) {
+                Some(Waiting { reply, permit: _ }) => reply.send(answer),
+                None => Err(answer),
+            };
+            if let Err(Answer::Given { holder, new: true, .. }) = sent {
+                lost.push(Input::Undelivered(holder));
             }
         }
         // Who has no answer yet waits for an assignment, and is in nobody's way.
@@ -240,9 +246,16 @@ impl Owner {
             tracing::warn!(problem, "a block that the operator assigned cannot be used");
         }
         self.problems = problems.unwrap_or_else(|| std::mem::take(&mut self.problems));
-        let State::Serving(desk) = &self.state else { return };
-        if desk.trouble().is_none() {
+        if matches!(&self.state, State::Serving(desk) if desk.trouble().is_none()) {
             self.tombstones.remove(tombstones);
+        }
+        lost
+    }
+
+    fn take_back(&mut self, lost: Vec<Input>) {
+        if let (State::Serving(desk), false) = (&mut self.state, lost.is_empty()) {
+            let step = desk.handle(BootTime::now(), lost);
+            self.settle(step, &[]);
         }
     }
 

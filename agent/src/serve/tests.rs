@@ -328,6 +328,18 @@ fn an_allocation_that_nobody_read_of_is_undone_and_one_that_was_read_is_not() {
 }
 
 #[test]
+fn callers_that_die_at_once_leave_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.0.0/16"]);
+    for n in 0..500 {
+        send(&mut agent.connect(), &add(&n.to_string()));
+    }
+    assert!(said(&agent.ask(&add("stays"))).ends_with("/16"));
+    until(|| agent.held() == 1);
+}
+
+#[test]
 fn more_than_256_half_calls_only_delay_the_others() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
