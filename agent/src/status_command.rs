@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use cadastre_messages::report::{Address, Part, Pool, Report};
@@ -19,6 +21,8 @@ pub enum StatusError {
         "no agent answers at {path} ({source}): see whether its pod runs on this node (`kubectl get pods -A -o wide`), or name its socket with --socket"
     )]
     NoAgent { path: String, source: io::Error },
+    #[error("the agent at {path} gave no answer in 10 s: see its log, and whether the node is short of CPU")]
+    Silent { path: String },
     #[error("the agent at {path} did not answer to its end: {source}")]
     Broken { path: String, source: io::Error },
     #[error("the agent at {path} said {said:?}: use the status command of its own release")]
@@ -28,7 +32,7 @@ pub enum StatusError {
 /// Asks and prints. Returns whether all parts are well.
 pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
-    let report = match ask(socket) {
+    let report = match ask_in_time(socket) {
         Ok(report) => report,
         Err(error) if json => return Err(error.into()),
         Err(error) => {
@@ -45,12 +49,20 @@ pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<
     Ok(report.kubernetes.ok && report.ipam.ok && report.journal.ok)
 }
 
+/// One deadline for connecting, asking and reading: none of the three has one of its own that holds in every case. The
+/// thread that still waits ends with the process.
+fn ask_in_time(socket: &Path) -> Result<Report, StatusError> {
+    let (answer, answered) = mpsc::channel();
+    let path = socket.to_owned();
+    // Nobody listens any more once the time is over.
+    thread::spawn(move || drop(answer.send(ask(&path))));
+    answered.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(StatusError::Silent { path: socket.display().to_string() }))
+}
+
 fn ask(socket: &Path) -> Result<Report, StatusError> {
     let path = || socket.display().to_string();
     let mut stream = UnixStream::connect(socket).map_err(|source| StatusError::NoAgent { path: path(), source })?;
     let broken = |source| StatusError::Broken { path: path(), source };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
     let mut request = serde_json::to_vec(&Request::new(Call::Report)).map_err(|error| broken(error.into()))?;
     request.push(b'\n');
     stream.write_all(&request).map_err(broken)?;

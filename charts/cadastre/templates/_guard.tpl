@@ -17,7 +17,7 @@
 {{- fail (printf "%s.enabled: false, but %s. Enable %s again" (lower $family) $block $family) -}}
 {{- end -}}
 {{- if not (has (lower .admitted.cidr) $pool.cidrs) -}}
-{{- fail (printf "ipam.operator.clusterPool%sPodCIDRList: %s is not in it, but %s. Add it again; other CIDRs can be appended" $family .admitted.cidr $block) -}}
+{{- fail (printf "ipam.operator.clusterPool%sPodCIDRList: %s is not in it, but %s. Add it again, spelled so; other CIDRs can be appended" $family .admitted.cidr $block) -}}
 {{- end -}}
 {{- if ne (int $pool.mask) (int .admitted.maskSize) -}}
 {{- fail (printf "ipam.operator.clusterPool%sMaskSize: %d, but %s. Set it back to %d" $family (int $pool.mask) $block (int .admitted.maskSize)) -}}

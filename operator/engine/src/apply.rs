@@ -102,7 +102,11 @@ impl Engine {
                 }
                 rec.mirrored.clone()
             }
-            (true, Planner::ClusterPool(_)) => self.chosen(name).into_values().collect(),
+            (true, Planner::ClusterPool(_)) => {
+                let mut blocks: Vec<_> = self.chosen(name).into_values().collect();
+                blocks.extend(self.kept(name));
+                blocks
+            }
         };
         if self.is_live() {
             allocated.extend(self.disputed_of(name));
@@ -126,6 +130,19 @@ impl Engine {
             chosen.entry(place.block.family()).or_insert_with(|| self.allocated(&place, entry));
         }
         chosen
+    }
+
+    /// Held blocks beyond one of each family that the node may be using: they stay until its agent promises them away, and
+    /// nothing new is allocated in them.
+    fn kept(&self, name: &str) -> Vec<AllocatedBlock> {
+        let (chosen, published) = (self.chosen(name), self.published.get(name));
+        let may_use = |entry: &BlockEntry| {
+            let of_this_node = published.filter(|node| node.spec.node_uid == entry.uid);
+            entry.state == BlockState::Held && of_this_node.is_some_and(|node| node.may_use(&entry.block, entry.grant))
+        };
+        let surplus = self.holds(name).filter(|(place, _)| !chosen.values().any(|kept| kept.cidr == place.block));
+        let kept = surplus.filter(|(_, entry)| may_use(entry));
+        kept.map(|(place, entry)| AllocatedBlock { retiring: true, ..self.allocated(&place, entry) }).collect()
     }
 
     fn allocated(&self, place: &Place, entry: &BlockEntry) -> AllocatedBlock {
@@ -163,13 +180,13 @@ impl Engine {
         (assigned || disputed).then_some(conditions)
     }
 
-    /// Blocks beyond one of each family, left by operators that raced: never published, so they cool and are free.
+    /// Blocks beyond one of each family that the node cannot be using, left by operators that raced: they cool and are free.
     fn shed(&mut self, name: &str) {
         if !self.has_ledger() || !self.is_live() {
             return;
         }
-        let (chosen, at) = (self.chosen(name), self.now);
-        let kept = |block: &Cidr| chosen.values().any(|kept| kept.cidr == *block);
+        let (chosen, stay, at) = (self.chosen(name), self.kept(name), self.now);
+        let kept = |block: &Cidr| chosen.values().chain(&stay).any(|kept| kept.cidr == *block);
         let surplus: Vec<_> = self
             .holds(name)
             .filter(|(place, _)| !kept(&place.block))

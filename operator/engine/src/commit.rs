@@ -150,7 +150,9 @@ impl Engine {
             let change = match (here, entry.state) {
                 (true, BlockState::Cooling) => Change::Revive { block, grant, at },
                 (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },
-                (false, BlockState::Cooling) if cooled => Change::Free { block, grant },
+                (false, BlockState::Cooling) if cooled && !self.is_clung_to(name, &block, grant) => {
+                    Change::Free { block, grant }
+                }
                 _ => continue,
             };
             self.ledger.queue(place.page, change);
@@ -160,6 +162,12 @@ impl Engine {
         if uid.as_ref() != Some(&published.spec.node_uid) {
             self.delete_ipam_node(name, published.uid.clone());
         }
+    }
+
+    /// A cooled block that is not to be freed all the same: disputed, or the agent of a node of this name says that it
+    /// still holds it.
+    pub(crate) fn is_clung_to(&self, name: &str, block: &cadastre_core::Cidr, grant: uuid::Uuid) -> bool {
+        self.disputes.contains(block) || self.published.get(name).is_some_and(|node| node.may_use(block, grant))
     }
 
     pub(crate) fn delete_ipam_node(&mut self, name: &str, uid: String) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cadastre_api::{AllocatedBlock, HeldBlock, IPAMNode, IPAMNodeSpec, condition_type};
+use cadastre_core::Cidr;
 use cadastre_modes::Shortage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -53,7 +54,9 @@ pub(crate) struct Published {
     pub conditions: Vec<Condition>,
     /// What the agent says it holds; `None` until it reports.
     pub held: Option<Vec<HeldBlock>>,
-    /// The ledger was read again after this was seen, because it names a grant that was not known.
+    /// What the agent promised never to use again under that grant.
+    pub releasable: Vec<HeldBlock>,
+    /// The ledger was read again after this was seen, before anything it says was overwritten.
     pub rechecked: bool,
 }
 
@@ -67,9 +70,19 @@ impl From<IPAMNode> for Published {
             version: version(node.metadata.resource_version.as_deref()),
             spec: node.spec,
             conditions: status.conditions.into_iter().filter(|c| ours.contains(&c.type_.as_str())).collect(),
+            releasable: status.ipam.as_ref().map(|ipam| ipam.releasable.clone()).unwrap_or_default(),
             held: status.ipam.map(|ipam| ipam.held),
             rechecked: false,
         }
+    }
+}
+
+impl Published {
+    /// Whether the node may be using this block under this grant: published or reported, and not promised away.
+    pub fn may_use(&self, block: &Cidr, grant: Uuid) -> bool {
+        let is = |held: &HeldBlock| held.cidr == *block && held.grant == grant;
+        let published = self.spec.ipam.allocated.iter().any(|known| known.cidr == *block && known.grant == grant);
+        (published || self.held.iter().flatten().any(is)) && !self.releasable.iter().any(is)
     }
 }
 

@@ -278,7 +278,9 @@ impl Engine {
                 .ledger
                 .cooling()
                 .take_while(|(since, _)| crate::nodes::after(*since, self.settings.block_cooling) <= self.now)
-                .filter_map(|(_, place)| self.ledger.entry(&place).map(|entry| entry.node.clone()))
+                .filter_map(|(_, place)| self.ledger.entry(&place))
+                .filter(|entry| !self.is_clung_to(&entry.node, &entry.block, entry.grant))
+                .map(|entry| entry.node.clone())
                 .collect();
             self.doubts.extend(cooled);
             self.relieve();

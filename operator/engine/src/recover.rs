@@ -85,6 +85,9 @@ impl Engine {
             self.keep_foreign(name, claim);
             return;
         };
+        if self.revive_own(name, &place, &claim) {
+            return;
+        }
         let known = self.ledger.entry(&place).or_else(|| self.ledger.page(place.page).taking(&place.block));
         if let Some(holder) = known.map(|entry| entry.node.clone()) {
             self.dispute(&place.block, name, &holder, claim);
@@ -101,6 +104,21 @@ impl Engine {
             rec.committing.insert(claim.grant);
             self.ledger.queue(place.page, Change::Take(entry));
         }
+    }
+
+    /// The block cools since this very node's last registration, and its agent never let go of it: it is the node's again,
+    /// under the grant its addresses were given under.
+    fn revive_own(&mut self, name: &str, place: &Place, claim: &AllocatedBlock) -> bool {
+        let cools = |entry: &cadastre_api::BlockEntry| {
+            entry.node == name && entry.grant == claim.grant && entry.state == BlockState::Cooling
+        };
+        let entry = self.entry(name, claim.cidr, claim.grant, BlockState::Held);
+        let (true, Some(entry)) = (self.ledger.entry(place).is_some_and(cools), entry) else { return false };
+        if let Some(rec) = self.nodes.get_mut(name) {
+            rec.committing.insert(claim.grant);
+        }
+        self.ledger.queue(place.page, Change::Regrant { old: claim.grant, entry });
+        true
     }
 
     fn keep_foreign(&mut self, name: &str, claim: AllocatedBlock) {

@@ -87,3 +87,29 @@ fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
     simulation.settle();
     simulation.check_settled(&Family::ALL);
 }
+
+#[test]
+fn a_block_that_a_live_agent_still_holds_is_not_freed_and_comes_back_after_a_restart() {
+    let mut simulation = Simulation::new(11, 1, settings(&[Family::V4], "10.0.0.0/20", "fd00::/112"));
+    simulation.add_node("n0", "machine");
+    simulation.settle();
+    let old = simulation.store.ipam_nodes["n0"].spec.ipam.allocated[0].clone();
+    // Registered again, and nothing tells that it is the same machine: its agent and its pods run on.
+    simulation.store.delete_node("n0");
+    simulation.add_node("n0", "");
+    simulation.settle_for(3);
+    simulation.report_held("n0", &old);
+    simulation.settle();
+    let cooling = |simulation: &Simulation| {
+        let entries = simulation.store.pages.values().flat_map(|page| page.spec.entries.clone());
+        entries.filter(|entry| entry.block == old.cidr).map(|entry| (entry.grant, entry.uid)).next()
+    };
+    assert_eq!(cooling(&simulation).map(|(grant, _)| grant), Some(old.grant), "not freed while the agent holds it");
+    simulation.restart();
+    simulation.settle();
+    let uid = simulation.store.nodes["n0"].uid.clone();
+    assert_eq!(cooling(&simulation), Some((old.grant, uid)), "the node's own again");
+    let published = &simulation.store.ipam_nodes["n0"].spec.ipam.allocated;
+    assert!(published.iter().any(|block| block.cidr == old.cidr), "{published:?}");
+    assert_eq!(published.iter().filter(|block| !block.retiring).count(), 1, "{published:?}");
+}

@@ -167,6 +167,12 @@ impl Store {
         Outcome::Done(Answer::IpamNode(Box::new(node)))
     }
 
+    /// An agent's write of its part of the status.
+    pub fn set_status(&mut self, name: &str, mut node: IPAMNode) {
+        self.stamp(&mut node.metadata, false, false);
+        self.store_ipam_node(name.to_owned(), node);
+    }
+
     pub fn delete_ipam_node(&mut self, name: &str, uid: &str) -> Outcome {
         match self.ipam_nodes.get(name) {
             None => Outcome::NotFound,

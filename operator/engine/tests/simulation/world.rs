@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cadastre_api::{BlockState, Mode};
+use cadastre_api::{AllocatedBlock, BlockState, HeldBlock, Mode};
 use cadastre_core::{Cidr, Family};
 use cadastre_engine::{Action, ConfiguredPool, Effect, EffectId, Engine, EngineSettings, Event, NodeSeen, Outcome};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -195,12 +195,32 @@ impl Simulation {
         }
     }
 
+    /// The agent of a node says that it holds this block.
+    pub fn report_held(&mut self, name: &str, block: &AllocatedBlock) {
+        let mut node = self.store.ipam_nodes[name].clone();
+        let held = vec![HeldBlock { cidr: block.cidr, grant: block.grant }];
+        node.status.get_or_insert_default().ipam.get_or_insert_default().held = held;
+        self.store.set_status(name, node);
+    }
+
+    /// Every operator starts anew.
+    pub fn restart(&mut self) {
+        for at in 0..self.operators.len() {
+            self.operators[at] = self.start();
+        }
+    }
+
     /// No faults any more: everything is delivered until nothing moves.
     pub fn settle(&mut self) {
+        self.settle_for(40);
+    }
+
+    /// As `settle`, for so many times 20 seconds.
+    pub fn settle_for(&mut self, times: u32) {
         for orphan in std::mem::take(&mut self.orphans) {
             self.store.perform(orphan);
         }
-        for _ in 0..40 {
+        for _ in 0..times {
             for _ in 0..60 {
                 for at in 0..self.operators.len() {
                     self.perform_one(at, false);
