@@ -197,7 +197,9 @@ mod tests {
         left.sort();
         assert_eq!(left, ["being-written.tmp", "good.json"]);
 
-        assert_eq!(tombstones.scan().len(), 1, "it stays until it is removed");
+        for _ in 0..3 {
+            assert_eq!(tombstones.scan().len(), 1, "it stays until it is removed");
+        }
         tombstones.remove(&found);
         assert_eq!(tombstones.scan(), []);
         fs::rename(at("being-written.tmp"), at("late.json")).unwrap();
