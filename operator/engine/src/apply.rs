@@ -116,14 +116,18 @@ impl Engine {
         Some(IPAMNodeSpec { mode, node_uid: rec.seen.uid.clone(), ipam: NodeIpam { allocated, pod_cidrs } })
     }
 
-    /// One held block of each family: the published one, else the one held longest.
+    /// One held block of each family: the one published to be allocated from, else the one held longest. A block that the
+    /// agent promised away is none to choose: it comes back only by a new grant.
     fn chosen(&self, name: &str) -> BTreeMap<Family, AllocatedBlock> {
+        let node = self.published.get(name);
         let published = |block: &Cidr| {
-            self.published
-                .get(name)
-                .is_some_and(|node| node.spec.ipam.allocated.iter().any(|known| known.cidr == *block))
+            node.is_some_and(|node| {
+                node.spec.ipam.allocated.iter().any(|known| known.cidr == *block && !known.retiring)
+            })
         };
-        let mut held: Vec<_> = self.holds(name).filter(|(_, entry)| entry.state == BlockState::Held).collect();
+        let promised = |entry: &BlockEntry| node.is_some_and(|node| node.promised(&entry.block, entry.grant));
+        let held = self.holds(name).filter(|(_, entry)| entry.state == BlockState::Held && !promised(entry));
+        let mut held: Vec<_> = held.collect();
         held.sort_by_key(|(place, entry)| (!published(&place.block), entry.since.0, place.block));
         let mut chosen = BTreeMap::new();
         for (place, entry) in held {
@@ -186,15 +190,15 @@ impl Engine {
             return;
         }
         let (chosen, stay, at) = (self.chosen(name), self.kept(name), self.now);
+        if chosen.is_empty() {
+            return;
+        }
         let kept = |block: &Cidr| chosen.values().chain(&stay).any(|kept| kept.cidr == *block);
         let surplus: Vec<_> = self
             .holds(name)
             .filter(|(place, _)| !kept(&place.block))
             .map(|(place, entry)| (place, entry.grant))
             .collect();
-        if chosen.is_empty() {
-            return;
-        }
         for (place, grant) in surplus {
             self.ledger.queue(place.page, Change::Cool { block: place.block, grant, at });
         }

@@ -59,6 +59,7 @@ impl Engine {
     }
 
     fn evaluate_ledger(&mut self, name: &str) {
+        self.revive_published(name);
         let Some(rec) = self.nodes.get(name) else { return };
         let uid = &rec.seen.uid;
         // What the same machine held before it registered again cools first, so that it can have it back.
@@ -93,6 +94,23 @@ impl Engine {
             self.apply(name);
         } else {
             self.to_verify.insert(name.to_owned());
+        }
+    }
+
+    /// An operator with an older view may have shed a block that another had published by then. What this very node may be
+    /// using is held, so it is made so again.
+    fn revive_published(&mut self, name: &str) {
+        let (Some(rec), Some(published)) = (self.nodes.get(name), self.published.get(name)) else { return };
+        if published.spec.node_uid != rec.seen.uid {
+            return;
+        }
+        let shed =
+            |entry: &BlockEntry| entry.state == BlockState::Cooling && published.may_use(&entry.block, entry.grant);
+        let entries = self.ledger.of(name, &rec.seen.uid).filter(|(_, entry)| shed(entry));
+        let entries: Vec<_> = entries.map(|(place, entry)| (place, entry.grant)).collect();
+        let at = self.now;
+        for (place, grant) in entries {
+            self.ledger.queue(place.page, Change::Revive { block: place.block, grant, at });
         }
     }
 
@@ -292,12 +310,16 @@ impl Engine {
         for ((pool, family), count) in wanted {
             let ripe = |since| after(since, LEAST_COOLING.min(self.settings.block_cooling)) <= self.now;
             let of_pool = |place: &Place| place.block.family() == family && self.ledger.pool_of(place) == pool;
+            let clung_to = |place: &Place| {
+                let entry = self.ledger.entry(place);
+                entry.is_some_and(|entry| self.is_clung_to(&entry.node, &entry.block, entry.grant))
+            };
             let places: Vec<_> = self
                 .ledger
                 .cooling()
                 .take_while(|(since, _)| ripe(*since))
                 .map(|(_, place)| place)
-                .filter(|place| of_pool(place))
+                .filter(|place| of_pool(place) && !clung_to(place))
                 .take(count)
                 .collect();
             for place in places {

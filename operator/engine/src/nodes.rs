@@ -82,7 +82,12 @@ impl Published {
     pub fn may_use(&self, block: &Cidr, grant: Uuid) -> bool {
         let is = |held: &HeldBlock| held.cidr == *block && held.grant == grant;
         let published = self.spec.ipam.allocated.iter().any(|known| known.cidr == *block && known.grant == grant);
-        (published || self.held.iter().flatten().any(is)) && !self.releasable.iter().any(is)
+        (published || self.held.iter().flatten().any(is)) && !self.promised(block, grant)
+    }
+
+    /// Whether the agent promised never to use this block again under this grant.
+    pub fn promised(&self, block: &Cidr, grant: Uuid) -> bool {
+        self.releasable.iter().any(|promised| promised.cidr == *block && promised.grant == grant)
     }
 }
 

@@ -203,6 +203,15 @@ impl Simulation {
         self.store.set_status(name, node);
     }
 
+    /// The agent of a node promises never to use this block again under its grant.
+    pub fn promise(&mut self, name: &str, block: &AllocatedBlock) {
+        let mut node = self.store.ipam_nodes[name].clone();
+        let ipam = node.status.get_or_insert_default().ipam.get_or_insert_default();
+        ipam.held.retain(|held| held.grant != block.grant);
+        ipam.releasable = vec![HeldBlock { cidr: block.cidr, grant: block.grant }];
+        self.store.set_status(name, node);
+    }
+
     /// Every operator starts anew.
     pub fn restart(&mut self) {
         for at in 0..self.operators.len() {
