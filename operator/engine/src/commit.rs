@@ -148,9 +148,12 @@ impl Engine {
             let early = self.early.remove(&place);
             let cooled = early || after(entry.since.0, self.settings.block_cooling) <= at;
             let change = match (here, entry.state) {
-                (true, BlockState::Cooling) => Change::Revive { block, grant, at },
+                // Not what was one too many and shed: that is free once it has cooled.
+                (true, BlockState::Cooling) if self.is_clung_to(name, &block, grant) || self.lacks(name, &block) => {
+                    Change::Revive { block, grant, at }
+                }
                 (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },
-                (false, BlockState::Cooling) if cooled && !self.is_clung_to(name, &block, grant) => {
+                (_, BlockState::Cooling) if cooled && !self.is_clung_to(name, &block, grant) => {
                     Change::Free { block, grant }
                 }
                 _ => continue,
@@ -162,6 +165,11 @@ impl Engine {
         if uid.as_ref() != Some(&published.spec.node_uid) {
             self.delete_ipam_node(name, published.uid.clone());
         }
+    }
+
+    /// Whether a node has no block of this block's family.
+    fn lacks(&self, name: &str, block: &cadastre_core::Cidr) -> bool {
+        !self.holds(name).any(|(place, _)| place.block.family() == block.family())
     }
 
     /// A cooled block that is not to be freed all the same: disputed, or the agent of a node of this name says that it
