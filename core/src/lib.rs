@@ -4,6 +4,7 @@
 //! Family     IPv4 or IPv6, as data: one code path serves both; addresses as integers
 //! Cidr       an aligned range of addresses; the only form in which CIDRs travel through Cadastre
 //! AddrRange  any range of addresses, for reservations
+//! CidrMap    values filed under CIDRs, found by overlap
 //! RangeSet   a set of integers kept as ranges: costs by range, not by member
 //! Space      the allocator: blocks of a pool, and addresses of blocks
 //! ```
@@ -12,6 +13,7 @@
 
 mod addr_range;
 mod cidr;
+mod cidr_map;
 mod extent;
 mod family;
 mod range_set;
@@ -21,6 +23,7 @@ mod unit_set;
 
 pub use addr_range::{AddrRange, AddrRangeError};
 pub use cidr::{Cidr, CidrError};
+pub use cidr_map::CidrMap;
 pub use family::{Family, addr_from_bits, addr_to_bits};
 pub use range_set::RangeSet;
 pub use space::{Counts, Space};

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_core::{Cidr, Family};
+use cadastre_core::{Cidr, CidrMap, Family};
 
 use crate::plan::{Decision, NodeView, Plan, PlannedBlock, Shortage, Verdict};
 
@@ -33,7 +33,7 @@ struct Seniority {
 #[derive(Clone, Debug, Default)]
 pub struct PodCidrIndex {
     nodes: BTreeMap<String, (Seniority, Vec<Cidr>)>,
-    holders: BTreeMap<Cidr, BTreeSet<String>>,
+    holders: CidrMap<String>,
 }
 
 impl PodCidrIndex {
@@ -45,8 +45,8 @@ impl PodCidrIndex {
         }
         let mut concerned = self.remove(name);
         for cidr in cidrs {
-            concerned.extend(self.overlapping(cidr).map(|(_, holder)| holder.to_owned()));
-            self.holders.entry(*cidr).or_default().insert(name.to_owned());
+            concerned.extend(self.holders.overlapping(cidr).map(|(_, holder)| holder.clone()));
+            self.holders.insert(*cidr, name.to_owned());
         }
         self.nodes.insert(name.to_owned(), (seniority, cidrs.to_vec()));
         concerned.remove(name);
@@ -58,27 +58,10 @@ impl PodCidrIndex {
         let Some((_, cidrs)) = self.nodes.remove(name) else { return BTreeSet::new() };
         let mut concerned = BTreeSet::new();
         for cidr in cidrs {
-            if let Some(holders) = self.holders.get_mut(&cidr) {
-                holders.remove(name);
-                if holders.is_empty() {
-                    self.holders.remove(&cidr);
-                }
-            }
-            concerned.extend(self.overlapping(&cidr).map(|(_, holder)| holder.to_owned()));
+            self.holders.remove(&cidr, &name.to_owned());
+            concerned.extend(self.holders.overlapping(&cidr).map(|(_, holder)| holder.clone()));
         }
         concerned
-    }
-
-    /// CIDRs that contain `cidr` (one lookup for each shorter prefix) or lie in it (a range scan), with their holders.
-    fn overlapping<'a>(&'a self, cidr: &Cidr) -> impl Iterator<Item = (Cidr, &'a str)> + use<'a> {
-        let outer = (0..cidr.prefix_len()).filter_map(|mask| cidr.supernet(mask)).collect::<Vec<_>>();
-        let cidr = *cidr;
-        let inner = self.holders.range(cidr..).take_while(move |(other, _)| cidr.contains(other));
-        outer
-            .into_iter()
-            .filter_map(|outer| self.holders.get_key_value(&outer))
-            .chain(inner)
-            .flat_map(|(other, names)| names.iter().map(|name| (*other, name.as_str())))
     }
 
     /// A senior Node whose CIDR overlaps one of this Node's.
@@ -86,10 +69,11 @@ impl PodCidrIndex {
         let (own, cidrs) = self.nodes.get(name)?;
         cidrs.iter().find_map(|cidr| {
             let (other_cidr, other) = self
+                .holders
                 .overlapping(cidr)
                 .filter(|(_, other)| *other != name)
                 .find(|(_, other)| self.nodes.get(*other).is_some_and(|(senior, _)| senior < own))?;
-            Some(Shortage::Overlaps { cidr: *cidr, other_cidr, other: other.to_owned() })
+            Some(Shortage::Overlaps { cidr: *cidr, other_cidr, other: other.clone() })
         })
     }
 }
