@@ -106,12 +106,21 @@ impl<Phase> Occupancy<Phase> {
         self.spaces.iter().flat_map(of).collect()
     }
 
-    /// The CIDR of a pool that a block was cut from, with the block size.
+    /// The pool and the CIDR of it that a block was cut from, with the block size.
     #[must_use]
-    pub fn cidr_of(&self, pool: &str, block: &Cidr) -> Option<(Cidr, u8)> {
-        let space = self.spaces.get(&(pool.to_owned(), block.family()))?;
-        let cidr = space.cidrs().find(|cidr| cidr.contains(block))?;
-        Some((cidr, space.unit()))
+    pub fn find(&self, block: &Cidr) -> Option<(&str, Cidr, u8)> {
+        let of_family = self.spaces.iter().filter(|((_, family), _)| *family == block.family());
+        let found = of_family.filter_map(|((pool, _), space)| {
+            let cidr = space.cidrs().find(|cidr| cidr.contains(block))?;
+            Some((pool.as_str(), cidr, space.unit()))
+        });
+        found.into_iter().next()
+    }
+
+    /// Whether a CIDR of any pool overlaps `cidr`.
+    #[must_use]
+    pub fn overlaps(&self, cidr: &Cidr) -> bool {
+        self.spaces.values().any(|space| space.cidrs().any(|pooled| pooled.overlaps(cidr)))
     }
 }
 

@@ -12,6 +12,7 @@ use cadastre_modes::Planner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 
 use crate::assign::shortage_reason;
+use crate::claims::contest_message;
 use crate::effect::Action;
 use crate::engine::{Engine, Flight};
 use crate::ledger::Place;
@@ -52,23 +53,17 @@ impl Engine {
     }
 
     /// Whether the ledger is to be read again before `spec` is written, since it is not watched: the pages of blocks that
-    /// would be taken out of the `IPAMNode`, once for each version of it, and of blocks that would be put in, if what is
-    /// known of them is so old that they could have been given back and be about to become another's.
+    /// would be put in, if what is known of them is so old that they could have been given back and be about to become
+    /// another's.
     fn recheck(&mut self, name: &str, spec: &IPAMNodeSpec) -> bool {
         if !self.is_live() || !self.has_ledger() {
             return false;
         }
-        let published = self.published.get_mut(name);
-        let fresh = published.is_some_and(|published| !std::mem::replace(&mut published.rechecked, true));
         let known = self.published.get(name).map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default();
-        let other =
-            |list: &[AllocatedBlock], block: &AllocatedBlock| !list.iter().any(|other| other.cidr == block.cidr);
-        let out = known.iter().filter(|block| fresh && other(&spec.ipam.allocated, block)).cloned();
-        let put = spec.ipam.allocated.iter().filter(|block| other(&known, block)).cloned();
-        let (out, put): (Vec<_>, Vec<_>) = (out.collect(), put.collect());
-        let mut pages: Vec<_> =
-            out.iter().filter_map(|block| self.place(&block.pool, &block.cidr)).map(|place| place.page).collect();
-        for place in put.iter().filter_map(|block| self.place(&block.pool, &block.cidr)).collect::<Vec<_>>() {
+        let new = spec.ipam.allocated.iter().filter(|block| !known.iter().any(|other| other.cidr == block.cidr));
+        let new: Vec<_> = new.map(|block| block.cidr).collect();
+        let mut pages = Vec::new();
+        for place in new.iter().filter_map(|block| self.place_of(block)).collect::<Vec<_>>() {
             if after(self.ledger.page(place.page).known_at, FRESH) < self.now {
                 pages.push(place.page);
             }
@@ -109,8 +104,7 @@ impl Engine {
             }
         };
         if self.is_live() {
-            allocated.extend(self.disputed_of(name));
-            allocated.extend(rec.foreign.iter().cloned());
+            allocated.extend(self.contested_of(name));
         }
         let pod_cidrs = allocated.iter().map(|block| block.cidr).collect();
         Some(IPAMNodeSpec { mode, node_uid: rec.seen.uid.clone(), ipam: NodeIpam { allocated, pod_cidrs } })
@@ -154,12 +148,6 @@ impl Engine {
         AllocatedBlock { pool, family, cidr: place.block, grant: entry.grant, retiring: false }
     }
 
-    fn disputed_of(&self, name: &str) -> Vec<AllocatedBlock> {
-        let Some(rec) = self.nodes.get(name).filter(|rec| rec.disputed.is_some()) else { return Vec::new() };
-        let own = self.ledger.of(name, &rec.seen.uid).filter(|(place, _)| self.disputes.contains(&place.block));
-        own.map(|(place, entry)| AllocatedBlock { retiring: true, ..self.allocated(&place, entry) }).collect()
-    }
-
     /// The operator's conditions, if they are to change. There are none on a node that never lacked anything.
     fn desired_conditions(&self, name: &str, published: &Published) -> Option<Vec<Condition>> {
         let rec = self.nodes.get(name)?;
@@ -178,10 +166,21 @@ impl Engine {
         };
         let short = rec.shortage.as_ref().map(|shortage| (shortage_reason(shortage), shortage.to_string()));
         let assigned = say(condition_type::ASSIGNED, short, false, (reason::ASSIGNED, "the node has its blocks"));
-        let dispute = rec.disputed.clone().map(|message| (reason::BLOCK_DISPUTED, message));
+        let dispute = contest_message(&rec.contested).map(|message| (reason::BLOCK_DISPUTED, message));
         let disputed =
             say(condition_type::DISPUTED, dispute, true, (reason::ASSIGNED, "nobody else claims its blocks"));
         (assigned || disputed).then_some(conditions)
+    }
+
+    /// Contested blocks that the ledger says are the node's and that it cannot be using.
+    fn unclaimed(&self, name: &str) -> impl Iterator<Item = (Place, &BlockEntry)> {
+        let rec = self.nodes.get(name).filter(|rec| !rec.contested.is_empty());
+        let claims = rec.map(|_| self.claims_of(name)).unwrap_or_default();
+        let entries = rec.into_iter().flat_map(|rec| self.ledger.of(&rec.seen.name, &rec.seen.uid));
+        entries.filter(move |(place, entry)| {
+            let contested = rec.is_some_and(|rec| rec.contested.contains_key(&place.block));
+            contested && entry.state != BlockState::Cooling && !claims.iter().any(|claim| claim.cidr == place.block)
+        })
     }
 
     /// Blocks beyond one of each family that the node cannot be using, left by operators that raced: they cool and are free.
@@ -194,11 +193,8 @@ impl Engine {
             return;
         }
         let kept = |block: &Cidr| chosen.values().chain(&stay).any(|kept| kept.cidr == *block);
-        let surplus: Vec<_> = self
-            .holds(name)
-            .filter(|(place, _)| !kept(&place.block))
-            .map(|(place, entry)| (place, entry.grant))
-            .collect();
+        let surplus = self.holds(name).filter(|(place, _)| !kept(&place.block));
+        let surplus: Vec<_> = surplus.chain(self.unclaimed(name)).map(|(place, entry)| (place, entry.grant)).collect();
         for (place, grant) in surplus {
             self.ledger.queue(place.page, Change::Cool { block: place.block, grant, at });
         }

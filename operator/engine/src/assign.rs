@@ -7,7 +7,7 @@
 //!                    └─ all held       ─▶ IPAMNode (apply.rs)
 //! ```
 
-use cadastre_api::{BlockEntry, BlockState, reason};
+use cadastre_api::{BlockEntry, BlockState, Mode, reason};
 use cadastre_core::{Cidr, Family};
 use cadastre_modes::{Decision, NodeView, Plan, PlannedBlock, Planner, Shortage, Verdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +28,9 @@ impl Engine {
     }
 
     fn evaluate(&mut self, name: &str) {
+        if self.mode() != Some(Mode::Kubernetes) {
+            self.note_claims(name);
+        }
         let Some(rec) = self.nodes.get(name) else { return };
         if rec.seen.excluded {
             return;
@@ -71,6 +74,10 @@ impl Engine {
         if !rec.committing.is_empty() || self.ledger.of_name(name).any(|(_, entry)| last_life(entry)) {
             return;
         }
+        if !self.examine(name) {
+            return;
+        }
+        let Some(rec) = self.nodes.get(name).filter(|rec| rec.committing.is_empty()) else { return };
         let key = (rec.seen.created, name.to_owned());
         let holds: Vec<_> = self.holds(name).map(|(_, entry)| (entry.block, entry.grant, entry.state)).collect();
         let families = self.planner.as_ref().map(|planner| planner.families().to_vec()).unwrap_or_default();
@@ -114,11 +121,12 @@ impl Engine {
         }
     }
 
-    /// Blocks that count for a node: pending or held by this very node, and not disputed.
+    /// Blocks that count for a node: pending or held by this very node, and not contested.
     pub(crate) fn holds(&self, name: &str) -> impl Iterator<Item = (Place, &BlockEntry)> {
-        let uid = self.nodes.get(name).map_or("", |rec| rec.seen.uid.as_str());
-        let counts = |entry: &BlockEntry| entry.state != BlockState::Cooling && !self.disputes.contains(&entry.block);
-        self.ledger.of(name, uid).filter(move |(_, entry)| counts(entry))
+        let rec = self.nodes.get(name);
+        let entries = rec.into_iter().flat_map(|rec| self.ledger.of(&rec.seen.name, &rec.seen.uid));
+        let contested = move |block: &Cidr| rec.is_some_and(|rec| rec.contested.contains_key(block));
+        entries.filter(move |(place, entry)| entry.state != BlockState::Cooling && !contested(&place.block))
     }
 
     /// Every family is committed: pending becomes held.
@@ -267,13 +275,13 @@ impl Engine {
         let state = if complete { BlockState::Held } else { BlockState::Pending };
         for block in blocks {
             let grant = self.grant();
-            let (place, entry) = (self.place(&block.pool, &block.cidr), self.entry(name, block.cidr, grant, state));
+            let (place, entry) = (self.place_of(&block.cidr), self.entry(name, block.cidr, grant, state));
             let Some((place, entry)) = place.zip(entry) else { continue };
             self.queue_for(name, grant, place, Change::Take(entry));
         }
         for block in again {
             let grant = self.grant();
-            let (place, entry) = (self.place(&block.pool, &block.cidr), self.entry(name, block.cidr, grant, state));
+            let (place, entry) = (self.place_of(&block.cidr), self.entry(name, block.cidr, grant, state));
             let Some((place, entry)) = place.zip(entry) else { continue };
             let Some(old) = self.ledger.entry(&place).map(|old| old.grant) else { continue };
             self.queue_for(name, grant, place, Change::Regrant { old, entry });

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cadastre_api::BlockState;
+use cadastre_core::Cidr;
 
 use crate::config::is_marked;
 use crate::effect::Action;
@@ -36,6 +37,7 @@ impl Engine {
         let (settled, object) = self.ledger.page_mut(id).next_write();
         if let Some(object) = object.map(Box::new) {
             let exists = object.metadata.resource_version.is_some();
+            self.ledger.page_mut(id).asking_at = self.turn;
             self.emit(Flight::Page(id), if exists { Action::ReplacePage(object) } else { Action::CreatePage(object) });
             self.counters.commits += 1;
         }
@@ -149,13 +151,15 @@ impl Engine {
             let cooled = early || after(entry.since.0, self.settings.block_cooling) <= at;
             let change = match (here, entry.state) {
                 // Not what was one too many and shed: that is free once it has cooled.
-                (true, BlockState::Cooling) if self.is_clung_to(name, &block, grant) || self.lacks(name, &block) => {
-                    Change::Revive { block, grant, at }
-                }
+                (true, BlockState::Cooling) if self.belongs(name, &block, grant) => Change::Revive { block, grant, at },
                 (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },
                 (_, BlockState::Cooling) if cooled && !self.is_clung_to(name, &block, grant) => {
                     Change::Free { block, grant }
                 }
+                (_, BlockState::Cooling) if cooled => match self.hand_over(&block, grant) {
+                    Some(change) => change,
+                    None => continue,
+                },
                 _ => continue,
             };
             self.ledger.queue(place.page, change);
@@ -167,15 +171,19 @@ impl Engine {
         }
     }
 
-    /// Whether a node has no block of this block's family.
-    fn lacks(&self, name: &str, block: &cadastre_core::Cidr) -> bool {
-        !self.holds(name).any(|(place, _)| place.block.family() == block.family())
+    /// Whether a block that cools is to be its node's again, since the node turned out to be there: it may be using it, or
+    /// has no other of this family. Never what its agent promised away.
+    fn belongs(&self, name: &str, block: &Cidr, grant: uuid::Uuid) -> bool {
+        let published = self.published.get(name);
+        let lacks = || !self.holds(name).any(|(place, _)| place.block.family() == block.family());
+        let promised = || published.is_some_and(|node| node.promised(block, grant));
+        published.is_some_and(|node| node.may_use(block, grant)) || (!self.claims.any(block) && lacks() && !promised())
     }
 
-    /// A cooled block that is not to be freed all the same: disputed, or the agent of a node of this name says that it
-    /// still holds it.
-    pub(crate) fn is_clung_to(&self, name: &str, block: &cadastre_core::Cidr, grant: uuid::Uuid) -> bool {
-        self.disputes.contains(block) || self.published.get(name).is_some_and(|node| node.may_use(block, grant))
+    /// A cooled block that is not to be freed all the same: some node claims it, or the `IPAMNode` of this name, of whatever
+    /// Node it is, still has it.
+    pub(crate) fn is_clung_to(&self, name: &str, block: &Cidr, grant: uuid::Uuid) -> bool {
+        self.claims.any(block) || self.published.get(name).is_some_and(|node| node.may_use(block, grant))
     }
 
     pub(crate) fn delete_ipam_node(&mut self, name: &str, uid: String) {

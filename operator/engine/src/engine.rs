@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
+use crate::claims::Claims;
 use crate::config::Refusal;
 use crate::effect::{Action, Effect, EffectId, Note};
 use crate::event::Event;
@@ -43,7 +44,8 @@ pub(crate) enum Flight {
     Drain(u32),
     /// A write to the `IPAMNode` of this name, and the UID it was for.
     Apply(String, Option<String>),
-    ReadIpamNode(String),
+    /// The `IPAMNode` of this name, asked for at this turn.
+    ReadIpamNode(String, u64),
     Doubt(String),
     Pool(String),
     PoolStatus(String),
@@ -108,7 +110,9 @@ pub struct Engine {
     pub(crate) published: BTreeMap<String, Published>,
     pub(crate) index: PodCidrIndex,
     pub(crate) fences: BTreeSet<Cidr>,
-    pub(crate) disputes: BTreeSet<Cidr>,
+    pub(crate) claims: Claims,
+    /// Nodes to look at once an `IPAMNode` was read live.
+    pub(crate) witnesses: BTreeMap<String, BTreeSet<String>>,
     pub(crate) pools: BTreeMap<String, PoolRec>,
 
     /// Nodes to look at.
@@ -120,6 +124,8 @@ pub struct Engine {
     pub(crate) space_grew: bool,
     pub(crate) to_verify: BTreeSet<String>,
     pub(crate) applying: BTreeSet<String>,
+    /// UIDs of `IPAMNode`s that went while a request for them was under way: its answer may be older.
+    pub(crate) gone: BTreeMap<String, String>,
     /// Names that the watch and the ledger disagree on, to be read live.
     pub(crate) doubts: BTreeSet<String>,
     /// Names that were doubted and not settled yet: nothing is written for them.
@@ -134,6 +140,8 @@ pub struct Engine {
     pub(crate) flights: HashMap<EffectId, Flight>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
+    /// Events handled so far.
+    pub(crate) turn: u64,
     next_id: u64,
     rng: StdRng,
 }
@@ -178,7 +186,8 @@ impl Engine {
             published: BTreeMap::new(),
             index: PodCidrIndex::default(),
             fences: BTreeSet::new(),
-            disputes: BTreeSet::new(),
+            claims: Claims::default(),
+            witnesses: BTreeMap::new(),
             pools: BTreeMap::new(),
             dirty: BTreeSet::new(),
             to_plan: BTreeSet::new(),
@@ -186,6 +195,7 @@ impl Engine {
             space_grew: false,
             to_verify: BTreeSet::new(),
             applying: BTreeSet::new(),
+            gone: BTreeMap::new(),
             doubts: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             checking: BTreeSet::new(),
@@ -195,6 +205,7 @@ impl Engine {
             flights: HashMap::new(),
             effects: Vec::new(),
             counters: Counters::default(),
+            turn: 0,
             next_id: 0,
             rng: StdRng::from_seed(seed),
         }
@@ -203,6 +214,7 @@ impl Engine {
     /// Folds `event` in and says what to do now. `now` is the wall clock.
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Effect> {
         self.now = now;
+        self.turn += 1;
         self.observe(event);
         if !matches!(self.stage, Stage::Starting) {
             self.wake();
@@ -264,8 +276,8 @@ impl Engine {
     pub(crate) fn sync(&mut self, page: PageId, blocks: &[Cidr]) {
         let names = match &mut self.stage {
             Stage::Starting => return,
-            Stage::Recovering { occupancy, .. } => self.ledger.sync(page, blocks, occupancy),
-            Stage::Live { occupancy } => self.ledger.sync(page, blocks, occupancy),
+            Stage::Recovering { occupancy, .. } => self.ledger.sync(page, blocks, occupancy, &self.claims),
+            Stage::Live { occupancy } => self.ledger.sync(page, blocks, occupancy, &self.claims),
         };
         self.doubt_entries(&names);
         self.dirty.extend(names);
@@ -320,16 +332,39 @@ impl Engine {
 
     fn admit_cidrs(&mut self, admitted: &[cadastre_api::AdmittedCidr]) {
         let (ledger, fences) = (&self.ledger, &self.fences);
-        self.space_grew |= match &mut self.stage {
+        let grew = match &mut self.stage {
             Stage::Starting => false,
             Stage::Recovering { occupancy, .. } => admit_into(occupancy, ledger, fences, admitted),
             Stage::Live { occupancy } => admit_into(occupancy, ledger, fences, admitted),
         };
+        if grew {
+            self.space_grew = true;
+            self.keep_claimed();
+        }
     }
 
     /// Pages that waited for the config can be looked at again.
     fn dirty_gated(&mut self) {
         self.ledger.dirty.extend(std::mem::take(&mut self.gated));
+    }
+
+    /// The pool and the CIDR that a block was cut from, with the block size.
+    pub(crate) fn find_block(&self, block: &Cidr) -> Option<(String, Cidr, u8)> {
+        let found = match &self.stage {
+            Stage::Starting => None,
+            Stage::Recovering { occupancy, .. } => occupancy.find(block),
+            Stage::Live { occupancy } => occupancy.find(block),
+        };
+        found.map(|(pool, cidr, mask)| (pool.to_owned(), cidr, mask))
+    }
+
+    /// Whether a CIDR of any pool overlaps `cidr`.
+    pub(crate) fn is_pooled(&self, cidr: &Cidr) -> bool {
+        match &self.stage {
+            Stage::Starting => false,
+            Stage::Recovering { occupancy, .. } => occupancy.overlaps(cidr),
+            Stage::Live { occupancy } => occupancy.overlaps(cidr),
+        }
     }
 
     /// Fences ranges: never assigned from now on.

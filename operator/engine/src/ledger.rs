@@ -9,6 +9,7 @@ use cadastre_core::{Cidr, Family};
 use cadastre_modes::Occupancy;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::claims::Claims;
 use crate::page::{Change, Page, PageKey, Settled};
 
 /// Index of a page. Pages are never removed.
@@ -36,7 +37,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Records a page that was read at the start or found in a live list.
-    pub fn load<P>(&mut self, object: IPAMLedger, occupancy: &mut Occupancy<P>) -> (Settled, PageId) {
+    pub fn load<P>(&mut self, object: IPAMLedger, occupancy: &mut Occupancy<P>, claims: &Claims) -> (Settled, PageId) {
         let spec = &object.spec;
         let id = self.page_id(PageKey { pool: spec.pool.clone(), range: spec.range, mask: spec.mask_size });
         if self.pages[id].flight.is_some() || self.pages[id].reading {
@@ -44,7 +45,7 @@ impl Ledger {
             return (Settled::default(), id);
         }
         let settled = self.pages[id].read(Some(object));
-        self.sync(id, &settled.touched, occupancy);
+        self.sync(id, &settled.touched, occupancy, claims);
         self.dirty.insert(id);
         (settled, id)
     }
@@ -127,6 +128,14 @@ impl Ledger {
         pages.flat_map(|page| page.entries.values()).map(|entry| entry.node.as_str()).collect()
     }
 
+    /// Entries of blocks that overlap `cidr`, there or about to be.
+    pub fn overlapping<'a>(&'a self, cidr: &Cidr) -> impl Iterator<Item = &'a BlockEntry> + use<'a> {
+        let cidr = *cidr;
+        let pages = self.pages.iter().filter(move |page| page.key.range.overlaps(&cidr));
+        let entries = pages.flat_map(|page| page.entries.values().chain(page.takings()));
+        entries.filter(move |entry| entry.block.overlaps(&cidr))
+    }
+
     /// Claims in the occupancy everything that pages say of a CIDR that was just admitted.
     pub fn claim_all<P>(&self, occupancy: &mut Occupancy<P>) {
         for page in &self.pages {
@@ -136,14 +145,21 @@ impl Ledger {
         }
     }
 
-    /// Makes index and occupancy say of these blocks what the page says. Returns the nodes that they name or named.
-    pub fn sync<P>(&mut self, id: PageId, blocks: &[Cidr], occupancy: &mut Occupancy<P>) -> BTreeSet<String> {
+    /// Makes index and occupancy say of these blocks what the page says, and `claims`. Returns the nodes that they name or
+    /// named.
+    pub fn sync<P>(
+        &mut self,
+        id: PageId,
+        blocks: &[Cidr],
+        occupancy: &mut Occupancy<P>,
+        claims: &Claims,
+    ) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for block in blocks {
             let place = Place { page: id, block: *block };
             self.index(place, &mut names);
             let page = &self.pages[id];
-            if page.entries.contains_key(block) || page.taking(block).is_some() {
+            if page.entries.contains_key(block) || page.taking(block).is_some() || claims.any(block) {
                 occupancy.claim(&page.key.pool, block);
             } else {
                 occupancy.give_back(&page.key.pool, block);

@@ -15,6 +15,7 @@
 
 mod apply;
 mod assign;
+mod claims;
 mod commit;
 mod config;
 mod effect;

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::claims::Contested;
 use crate::event::NodeSeen;
 
 /// One Node.
@@ -23,10 +24,8 @@ pub(crate) struct NodeRec {
     pub shortage: Option<Shortage>,
     /// What kubernetes mode mirrors, with grants.
     pub mirrored: Vec<AllocatedBlock>,
-    /// Blocks that the `IPAMNode` has and no pool does: they stay, since the agent may be using them.
-    pub foreign: Vec<AllocatedBlock>,
-    /// Which other node claims one of its blocks.
-    pub disputed: Option<String>,
+    /// Claims and blocks in which nothing is allocated any more, with the other nodes that have a part in each (claims.rs).
+    pub contested: Contested,
 }
 
 impl NodeRec {
@@ -37,8 +36,7 @@ impl NodeRec {
             verified: false,
             shortage: None,
             mirrored: Vec::new(),
-            foreign: Vec::new(),
-            disputed: None,
+            contested: Contested::new(),
         }
     }
 }
@@ -56,8 +54,10 @@ pub(crate) struct Published {
     pub held: Option<Vec<HeldBlock>>,
     /// What the agent promised never to use again under that grant.
     pub releasable: Vec<HeldBlock>,
-    /// The ledger was read again after this was seen, before anything it says was overwritten.
-    pub rechecked: bool,
+    /// The engine's turn at which this version was first seen, or seen live.
+    pub seen_at: u64,
+    /// It came as an answer, and not from a watch, which lags.
+    pub live: bool,
 }
 
 impl From<IPAMNode> for Published {
@@ -72,7 +72,8 @@ impl From<IPAMNode> for Published {
             conditions: status.conditions.into_iter().filter(|c| ours.contains(&c.type_.as_str())).collect(),
             releasable: status.ipam.as_ref().map(|ipam| ipam.releasable.clone()).unwrap_or_default(),
             held: status.ipam.map(|ipam| ipam.held),
-            rechecked: false,
+            seen_at: 0,
+            live: false,
         }
     }
 }

@@ -16,8 +16,13 @@ impl Engine {
             Event::Started(world) => self.start(*world),
             Event::Node(seen) => self.see_node(seen),
             Event::NodeGone { name } => self.raise_doubt(&name),
-            Event::IpamNode(node) => self.see_ipam_node(*node),
-            Event::IpamNodeGone { name, uid } => self.lose_ipam_node(&name, &uid),
+            Event::IpamNode(node) => self.see_ipam_node(*node, false),
+            Event::IpamNodeGone { name, uid } => {
+                self.lose_ipam_node(&name, &uid);
+                if self.applying.contains(&name) {
+                    self.gone.insert(name, uid);
+                }
+            }
             Event::Config(config) => self.see_config(config.map(|config| *config)),
             Event::Pool(pool) => self.see_pool(*pool),
             Event::PoolGone { name } => *self.pools.entry(name).or_default() = crate::engine::PoolRec::default(),
@@ -31,13 +36,14 @@ impl Engine {
     fn start(&mut self, world: World) {
         let mut occupancy = Occupancy::default();
         for page in world.pages {
-            let (_, id) = self.ledger.load(page, &mut occupancy);
-            self.ledger.page_mut(id).known_at = self.now;
+            let (_, id) = self.ledger.load(page, &mut occupancy, &self.claims);
+            let page = self.ledger.page_mut(id);
+            (page.known_at, page.asked_at) = (self.now, self.turn);
         }
         self.published = world
             .ipam_nodes
             .into_iter()
-            .map(|node| (name_of(&node), Published::from(node)))
+            .map(|node| (name_of(&node), Published { live: true, seen_at: self.turn, ..Published::from(node) }))
             .collect::<BTreeMap<_, _>>();
         self.evidence = self.recorded_by_objects();
         let ready_without_config = world.config.is_none() && world.nodes.iter().any(|node| node.ready);
@@ -136,12 +142,16 @@ impl Engine {
         self.to_verify.remove(name);
         let concerned = self.index.remove(name);
         self.dirty.extend(concerned);
+        self.drop_claims(name);
     }
 
-    pub(crate) fn see_ipam_node(&mut self, node: IPAMNode) {
+    /// `live`: an answer, and no news of a watch.
+    pub(crate) fn see_ipam_node(&mut self, node: IPAMNode, live: bool) {
         let name = name_of(&node);
-        let seen = Published::from(node);
-        if self.published.get(&name).is_some_and(|known| known.version > seen.version && seen.version != u64::MAX) {
+        let seen = Published { live, seen_at: self.turn, ..Published::from(node) };
+        let known = self.published.get(&name).map(|known| known.version);
+        let old = |known: u64| known > seen.version || (known == seen.version && !live);
+        if known.filter(|_| seen.version != u64::MAX).is_some_and(old) {
             return;
         }
         if !self.nodes.contains_key(&name) {

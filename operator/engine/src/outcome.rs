@@ -32,7 +32,7 @@ impl Engine {
             },
             Flight::Drain(round) => self.drain_listed(round, outcome),
             Flight::Apply(name, uid) => self.applied(name, uid.as_deref(), outcome),
-            Flight::ReadIpamNode(name) => self.ipam_node_read(name, outcome),
+            Flight::ReadIpamNode(name, asked_at) => self.ipam_node_read(name, asked_at, outcome),
             Flight::Doubt(name) => self.node_read(name, outcome),
             Flight::Pool(name) => self.pool_written(&name, &outcome),
             Flight::PoolStatus(name) => self.pool_reported(&name, &outcome),
@@ -83,12 +83,14 @@ impl Engine {
     }
 
     fn page_known(&mut self, id: PageId) {
-        self.ledger.page_mut(id).known_at = self.now;
+        let page = self.ledger.page_mut(id);
+        (page.known_at, page.asked_at) = (self.now, page.asking_at);
         self.ledger.dirty.insert(id);
         self.dirty.extend(self.awaiting.remove(&id).unwrap_or_default());
     }
 
     fn read_page(&mut self, id: PageId) {
+        self.ledger.page_mut(id).asking_at = self.turn;
         let name = self.ledger.page(id).key.name();
         self.emit(Flight::ReadPage(id), crate::Action::GetPage { name });
     }
@@ -157,7 +159,7 @@ impl Engine {
         };
         for page in pages {
             let (settled, id) = match &mut self.stage {
-                crate::engine::Stage::Live { occupancy } => self.ledger.load(page, occupancy),
+                crate::engine::Stage::Live { occupancy } => self.ledger.load(page, occupancy, &self.claims),
                 _ => return,
             };
             self.settle(id, settled);
@@ -168,10 +170,17 @@ impl Engine {
 
     fn applied(&mut self, name: String, uid: Option<&str>, outcome: Outcome) {
         self.applying.remove(&name);
+        self.dirty.extend(self.witnesses.remove(&name).unwrap_or_default());
+        let gone = self.gone.remove(&name);
         match outcome {
+            Outcome::Done(Answer::IpamNode(node)) if gone.is_some() && node.metadata.uid == gone => {
+                self.dirty.insert(name);
+            }
             Outcome::Done(Answer::IpamNode(node)) => {
                 self.failures.remove(&name);
-                self.see_ipam_node(*node);
+                self.see_ipam_node(*node, true);
+                // What came by the watch meanwhile may be newer, and waited for this.
+                self.dirty.insert(name);
             }
             Outcome::Done(_) | Outcome::NotFound => {
                 // Only that object: another of the same name may have come since.
@@ -191,18 +200,21 @@ impl Engine {
         }
     }
 
-    fn read_ipam_node(&mut self, name: String) {
+    pub(crate) fn read_ipam_node(&mut self, name: String) {
         self.applying.insert(name.clone());
-        self.emit(Flight::ReadIpamNode(name.clone()), crate::Action::GetIpamNode { name });
+        self.emit(Flight::ReadIpamNode(name.clone(), self.turn), crate::Action::GetIpamNode { name });
     }
 
-    fn ipam_node_read(&mut self, name: String, outcome: Outcome) {
+    fn ipam_node_read(&mut self, name: String, asked_at: u64, outcome: Outcome) {
         match outcome {
             Outcome::Uncertain(_) | Outcome::Refused(_) | Outcome::Conflict => {
                 self.fail(&name.clone(), Later::IpamNode(name));
             }
             outcome => {
-                self.published.remove(&name);
+                let gone = matches!(outcome, Outcome::NotFound);
+                if gone && self.published.get(&name).is_some_and(|known| known.seen_at <= asked_at) {
+                    self.published.remove(&name);
+                }
                 self.applied(name, None, outcome);
             }
         }
@@ -279,7 +291,10 @@ impl Engine {
                 .cooling()
                 .take_while(|(since, _)| crate::nodes::after(*since, self.settings.block_cooling) <= self.now)
                 .filter_map(|(_, place)| self.ledger.entry(&place))
-                .filter(|entry| !self.is_clung_to(&entry.node, &entry.block, entry.grant))
+                .filter(|entry| {
+                    !self.is_clung_to(&entry.node, &entry.block, entry.grant)
+                        || self.hand_over(&entry.block, entry.grant).is_some()
+                })
                 .map(|entry| entry.node.clone())
                 .collect();
             self.doubts.extend(cooled);

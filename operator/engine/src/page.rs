@@ -149,6 +149,10 @@ pub(crate) struct Page {
     pub not_before: Option<Timestamp>,
     /// When the API server last said what is in it.
     pub known_at: Timestamp,
+    /// The engine's turn at which the request was sent that is under way.
+    pub asking_at: u64,
+    /// The turn at which the request was sent whose answer is known.
+    pub asked_at: u64,
 }
 
 impl Page {
@@ -163,16 +167,23 @@ impl Page {
             failures: 0,
             not_before: None,
             known_at: Timestamp::UNIX_EPOCH,
+            asking_at: 0,
+            asked_at: 0,
         }
+    }
+
+    /// The entries of changes that take a free block and wait or are under way.
+    pub fn takings(&self) -> impl Iterator<Item = &BlockEntry> {
+        let flying = self.flight.iter().flatten();
+        self.queue.iter().chain(flying).filter_map(|change| match change {
+            Change::Take(entry) => Some(entry),
+            _ => None,
+        })
     }
 
     /// The entry of a change that takes `block` and waits or is under way.
     pub fn taking(&self, block: &Cidr) -> Option<&BlockEntry> {
-        let flying = self.flight.iter().flatten();
-        self.queue.iter().chain(flying).find_map(|change| match change {
-            Change::Take(entry) if entry.block == *block => Some(entry),
-            _ => None,
-        })
+        self.takings().find(|entry| entry.block == *block)
     }
 
     pub fn is_busy(&self) -> bool {

@@ -6,31 +6,17 @@
 // A test's helpers fail by panicking, as the test does.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod broken;
+mod check;
+mod machine;
+mod scenario;
 mod store;
 mod world;
 
+use broken::Rule;
 use cadastre_core::Family;
+use scenario::{Scenario, seeds};
 use world::{Simulation, settings};
-
-fn seeds(count: u64) -> std::ops::Range<u64> {
-    match std::env::var("CADASTRE_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..std::env::var("CADASTRE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(count),
-    }
-}
-
-fn run(seed: u64, operators: usize, families: &[Family], v4: &str) {
-    println!("seed {seed}");
-    let mut simulation = Simulation::new(seed, operators, settings(families, v4, "fd00::/112"));
-    for node in 0..8 {
-        simulation.add_node(&format!("n{node}"), &format!("machine-n{node}"));
-    }
-    for _ in 0..400 {
-        simulation.step(true);
-    }
-    simulation.settle();
-    simulation.check_settled(families);
-}
 
 #[test]
 fn a_quiet_start_serves_every_node_with_one_write_each() {
@@ -54,26 +40,39 @@ fn a_config_write_that_never_arrived_is_written_again() {
     simulation.check_settled(&Family::ALL);
 }
 
+/// Schedules of each scenario in a usual run: 10,000 in all.
+const SCHEDULES: u64 = 1_250;
+
 #[test]
 fn one_operator_under_faults() {
-    seeds(150).for_each(|seed| run(seed, 1, &[Family::V4], "10.0.0.0/20"));
+    seeds(SCHEDULES).run(Scenario { operators: 1, ..Scenario::default() });
 }
 
 #[test]
 fn two_operators_under_faults() {
-    seeds(150).for_each(|seed| run(seed, 2, &[Family::V4], "10.0.0.0/20"));
+    seeds(SCHEDULES).run(Scenario { operators: 2, ..Scenario::default() });
 }
 
 #[test]
 fn three_operators_two_families_under_faults() {
-    // Seed 233 finds a block shed by an operator with an older view than the one that published it.
-    seeds(300).for_each(|seed| run(seed, 3, &Family::ALL, "10.0.0.0/20"));
+    // Seed 233 found a block shed by an operator with an older view than the one that published it.
+    seeds(2 * SCHEDULES).run(Scenario { operators: 3, families: &Family::ALL, ..Scenario::default() });
 }
 
 #[test]
 fn a_small_pool_under_faults_serves_everybody_in_the_end() {
     // 16 blocks, 12 names: exhausted while blocks cool.
-    seeds(150).for_each(|seed| run(seed, 2, &Family::ALL, "10.0.0.0/20"));
+    seeds(SCHEDULES).run(Scenario { operators: 2, families: &Family::ALL, v4: "10.0.0.0/20", ..Scenario::default() });
+}
+
+#[test]
+fn a_backup_restored_under_operators_and_agents_that_run_on() {
+    seeds(SCHEDULES).run(Scenario { operators: 2, restore: true, ..Scenario::default() });
+}
+
+#[test]
+fn foreign_hands_are_contained_and_settled() {
+    seeds(SCHEDULES).run(Scenario { operators: 1, foreign_hands: true, ..Scenario::default() });
 }
 
 #[test]
@@ -81,7 +80,7 @@ fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
     let mut simulation = Simulation::new(7, 2, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
     simulation.add_node("n0", "");
     simulation.settle();
-    simulation.store.delete_node("n0");
+    simulation.delete_node("n0");
     simulation.settle();
     let status = simulation.store.config.as_ref().unwrap().status.clone().unwrap();
     assert!(!status.in_use && !status.draining, "{status:?}");
@@ -97,7 +96,7 @@ fn a_block_that_a_live_agent_still_holds_is_not_freed_and_comes_back_after_a_res
     simulation.settle();
     let old = simulation.store.ipam_nodes["n0"].spec.ipam.allocated[0].clone();
     // Registered again, and nothing tells that it is the same machine: its agent and its pods run on.
-    simulation.store.delete_node("n0");
+    simulation.delete_node("n0");
     simulation.add_node("n0", "");
     simulation.settle_for(3);
     simulation.report_held("n0", &old);
@@ -123,4 +122,18 @@ fn a_block_that_a_live_agent_still_holds_is_not_freed_and_comes_back_after_a_res
     simulation.settle();
     let after = &simulation.store.ipam_nodes["n0"].spec.ipam.allocated;
     assert!(!after.is_empty() && after.iter().all(|block| block.cidr != old.cidr), "given back: {after:?}");
+}
+
+#[test]
+fn each_rule_that_is_broken_on_purpose_is_found() {
+    for rule in Rule::ALL {
+        let restore = rule == Rule::RestoreWithoutIpamNodes;
+        let v4 = if restore { "10.0.0.0/18" } else { "10.0.0.0/20" };
+        let scenario =
+            Scenario { operators: 3, families: &Family::ALL, v4, restore, broken: Some(rule), ..Scenario::default() };
+        let fails = |seed: &u64| std::panic::catch_unwind(|| scenario.run(*seed)).is_err();
+        let found = (0..3000).find(fails);
+        println!("{rule:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{rule:?} is broken and 3,000 seeds did not find it");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPPool};
+use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool};
 use cadastre_engine::{Action, Answer, Event, NodeSeen, Outcome, World};
 use kube::api::ObjectMeta;
 
@@ -41,6 +41,21 @@ impl Store {
             pools: self.pools.values().cloned().collect(),
             service_cidrs: Vec::new(),
         }
+    }
+
+    /// The objects as they are, to be brought back by [`Store::restore`].
+    pub fn snapshot(&self) -> World {
+        self.world()
+    }
+
+    /// The objects as they were. Watches learn nothing of it: their operators must start over.
+    pub fn restore(&mut self, then: World) {
+        self.config = then.config;
+        let by_name = |meta: &ObjectMeta| meta.name.clone().unwrap();
+        self.pages = then.pages.into_iter().map(|page| (by_name(&page.metadata), page)).collect();
+        self.nodes = then.nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+        self.ipam_nodes = then.ipam_nodes.into_iter().map(|node| (by_name(&node.metadata), node)).collect();
+        self.pools = then.pools.into_iter().map(|pool| (by_name(&pool.metadata), pool)).collect();
     }
 
     pub fn create_node(&mut self, mut seen: NodeSeen) {
@@ -167,6 +182,26 @@ impl Store {
         Outcome::Done(Answer::IpamNode(Box::new(node)))
     }
 
+    pub fn delete_a_page(&mut self) {
+        self.pages.pop_first();
+    }
+
+    pub fn delete_config(&mut self) {
+        self.config = None;
+        self.log.push(Event::Config(None));
+    }
+
+    /// What the API server would do of an apply with force: no test of what it was planned from.
+    pub fn upsert(&mut self, name: &str, spec: IPAMNodeSpec) -> Outcome {
+        if self.ipam_nodes.contains_key(name) {
+            return self.change_ipam_node(name, |node| {
+                node.spec = spec;
+                true
+            });
+        }
+        self.create_ipam_node(IPAMNode::new(name, spec))
+    }
+
     /// An agent's write of its part of the status.
     pub fn set_status(&mut self, name: &str, mut node: IPAMNode) {
         self.stamp(&mut node.metadata, false, false);
@@ -183,6 +218,59 @@ impl Store {
                 Outcome::Done(Answer::Nothing)
             }
         }
+    }
+}
+
+/// What one operator's watches have seen, behind the store by however much.
+pub struct Cache {
+    /// How much of the log was read.
+    read: usize,
+    pub nodes: BTreeMap<String, NodeSeen>,
+    /// By name, with UID.
+    ipam_nodes: BTreeMap<String, String>,
+}
+
+impl Cache {
+    /// As after a list.
+    pub fn of(store: &Store) -> Self {
+        let uid = |node: &IPAMNode| node.metadata.uid.clone().unwrap();
+        let ipam_nodes = store.ipam_nodes.iter().map(|(name, node)| (name.clone(), uid(node))).collect();
+        Self { read: store.log.len(), nodes: store.nodes.clone(), ipam_nodes }
+    }
+
+    pub fn is_current(&self, store: &Store) -> bool {
+        self.read == store.log.len()
+    }
+
+    /// The next change.
+    pub fn next(&mut self, store: &Store) -> Option<Event> {
+        let event = store.log.get(self.read).cloned()?;
+        self.read += 1;
+        match &event {
+            Event::Node(node) => drop(self.nodes.insert(node.name.clone(), node.clone())),
+            Event::NodeGone { name } => drop(self.nodes.remove(name)),
+            Event::IpamNode(node) => {
+                drop(self.ipam_nodes.insert(node.metadata.name.clone().unwrap(), node.metadata.uid.clone().unwrap()));
+            }
+            Event::IpamNodeGone { name, .. } => drop(self.ipam_nodes.remove(name)),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// Everything as it is now, and what is not there any more.
+    pub fn list_again(&mut self, store: &Store) -> Vec<Event> {
+        let before = std::mem::replace(self, Self::of(store));
+        let gone =
+            before.nodes.iter().filter(|(name, node)| store.nodes.get(*name).is_none_or(|now| now.uid != node.uid));
+        let mut events: Vec<_> = gone.map(|(name, _)| Event::NodeGone { name: name.clone() }).collect();
+        let gone = before.ipam_nodes.into_iter().filter(|(name, uid)| self.ipam_nodes.get(name) != Some(uid));
+        events.extend(gone.map(|(name, uid)| Event::IpamNodeGone { name, uid }));
+        events.extend(store.nodes.values().cloned().map(Event::Node));
+        events.extend(store.ipam_nodes.values().cloned().map(|node| Event::IpamNode(Box::new(node))));
+        events.extend(store.pools.values().cloned().map(|pool| Event::Pool(Box::new(pool))));
+        events.push(Event::Config(store.config.clone().map(Box::new)));
+        events
     }
 }
 

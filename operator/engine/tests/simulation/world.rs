@@ -1,19 +1,26 @@
-//! Engines over one store, with a scheduler that picks what happens next by seed: watches lag, replies are lost, writes
-//! are delayed past the death of who sent them, operators crash and start again, nodes come, go and come back.
+//! Engines over one store, with a scheduler that picks what happens next by seed: watches lag and are listed anew,
+//! replies are lost, writes are delayed past the death of who sent them, operators crash and start again, nodes come, go
+//! and come back, agents and pods do their work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cadastre_api::{AllocatedBlock, BlockState, HeldBlock, Mode};
+use cadastre_api::{AllocatedBlock, HeldBlock, Mode};
 use cadastre_core::{Cidr, Family};
-use cadastre_engine::{Action, ConfiguredPool, Effect, EffectId, Engine, EngineSettings, Event, NodeSeen, Outcome};
+use cadastre_engine::{
+    Action, ConfiguredPool, Effect, EffectId, Engine, EngineSettings, Event, NodeSeen, Outcome, World,
+};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::store::Store;
+use crate::broken::Rule;
+use crate::machine::Machine;
+use crate::store::{Cache, Store};
 
 pub const COOLING: Duration = Duration::from_mins(5);
+/// Pods of a deleted Node are gone after this, as the design presumes.
+const PODS_END: SignedDuration = SignedDuration::from_secs(115);
 
 pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
     let pool = |family, cidr: &str, mask_size| ConfiguredPool {
@@ -35,8 +42,8 @@ pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
 
 struct Operator {
     engine: Engine,
-    /// How much of the store's log its watch has read.
-    watched: usize,
+    /// What its watch has seen.
+    cache: Cache,
     sent: Vec<Effect>,
     replies: Vec<(EffectId, Outcome)>,
 }
@@ -44,16 +51,32 @@ struct Operator {
 pub struct Simulation {
     pub store: Store,
     pub now: Timestamp,
-    settings: EngineSettings,
+    pub settings: EngineSettings,
     operators: Vec<Operator>,
     /// Writes whose sender is dead: they may still arrive.
     orphans: Vec<Action>,
-    rng: StdRng,
+    pub rng: StdRng,
     next_uid: u32,
     /// So many writes of the config's status never arrive.
     pub lost_status_writes: u32,
     /// When each block was last seen published for a Node that existed, and to which UID and machine.
-    last_seen: BTreeMap<Cidr, (Timestamp, String, String)>,
+    pub last_seen: BTreeMap<Cidr, (Timestamp, String, String)>,
+    /// Blocks that were listed for a Node, by its UID.
+    pub listed: BTreeSet<(String, Cidr)>,
+    /// Nobody but operators writes what operators write, and the store does not go back.
+    pub is_ours_alone: bool,
+    /// By the machine's ID. Only where a scenario has them.
+    pub machines: BTreeMap<String, Machine>,
+    pub has_machines: bool,
+    /// Blocks that a foreign hand touched, and the nodes that have a part in each since.
+    pub touched: BTreeMap<Cidr, BTreeSet<String>>,
+    /// The rule of the design that is broken on purpose.
+    pub broken: Option<Rule>,
+    /// podCIDRs that new Nodes carry, one set each, drawn by seed.
+    pub pod_cidrs: Vec<Vec<Cidr>>,
+    /// Effects done so far, and operators that crashed.
+    pub effects: usize,
+    pub crashes: usize,
 }
 
 impl Simulation {
@@ -68,32 +91,71 @@ impl Simulation {
             next_uid: 0,
             lost_status_writes: 0,
             last_seen: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            is_ours_alone: true,
+            machines: BTreeMap::new(),
+            has_machines: false,
+            touched: BTreeMap::new(),
+            broken: None,
+            pod_cidrs: Vec::new(),
+            effects: 0,
+            crashes: 0,
         };
-        for _ in 0..operators {
-            let operator = simulation.start();
+        for at in 0..operators {
+            let operator = simulation.start(at);
             simulation.operators.push(operator);
         }
         simulation
     }
 
-    fn start(&mut self) -> Operator {
+    fn start(&mut self, at: usize) -> Operator {
         let mut engine = Engine::new(self.settings.clone(), self.rng.random());
-        let sent = engine.handle(self.now, Event::Started(Box::new(self.store.world())));
-        Operator { engine, watched: self.store.log.len(), sent, replies: Vec::new() }
+        let mut world = self.store.world();
+        if self.broken == Some(Rule::RestoreWithoutIpamNodes) {
+            world.ipam_nodes.clear();
+        }
+        self.trace(at, &"starts");
+        let sent = engine.handle(self.now, Event::Started(Box::new(world)));
+        Operator { engine, cache: Cache::of(&self.store), sent, replies: Vec::new() }
     }
 
     pub fn add_node(&mut self, name: &str, machine: &str) {
         self.next_uid += 1;
         let uid = format!("node-{}", self.next_uid);
-        self.store.create_node(NodeSeen { name: name.into(), uid, machine: machine.into(), ..NodeSeen::default() });
+        let (name, ready) = (name.to_owned(), self.has_machines);
+        let pod_cidrs = match self.pod_cidrs.len() {
+            0 => Vec::new(),
+            sets => self.pod_cidrs[self.rng.random_range(0..sets)].clone(),
+        };
+        if self.has_machines {
+            self.machines.entry(machine.to_owned()).or_insert_with(|| Machine::new(&name)).deleted = None;
+        }
+        let created = self.now.as_second();
+        self.store.create_node(NodeSeen {
+            name,
+            uid,
+            machine: machine.into(),
+            ready,
+            pod_cidrs,
+            created,
+            ..NodeSeen::default()
+        });
     }
 
-    fn chance(&mut self, percent: u32) -> bool {
+    pub fn delete_node(&mut self, name: &str) {
+        let now = self.now;
+        for machine in self.machines.values_mut().filter(|machine| machine.node == name && machine.deleted.is_none()) {
+            machine.deleted = Some(now);
+        }
+        self.store.delete_node(name);
+    }
+
+    pub fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }
 
     /// With `CADASTRE_TRACE` set, everything that happens is printed.
-    fn trace(&self, at: usize, what: &dyn std::fmt::Debug) {
+    pub fn trace(&self, at: usize, what: &dyn std::fmt::Debug) {
         if std::env::var_os("CADASTRE_TRACE").is_some() {
             println!("{} operator {at}: {what:?}", self.now);
         }
@@ -108,18 +170,17 @@ impl Simulation {
     /// One thing happens.
     pub fn step(&mut self, faults: bool) {
         let at = self.rng.random_range(0..self.operators.len());
-        match self.rng.random_range(0..100) {
-            0..40 => self.perform_one(at, faults),
-            40..65 => self.reply_one(at),
-            65..88 => self.watch_one(at),
-            88..94 => self.pass(Duration::from_secs(1)),
-            94..96 if faults => self.churn(),
-            96 if faults => self.pass(Duration::from_secs(100)),
-            97 if faults => self.crash(at),
-            98 if !self.orphans.is_empty() => {
-                let orphan = self.orphans.swap_remove(0);
-                self.store.perform(orphan);
-            }
+        match self.rng.random_range(0..1000) {
+            0..340 => self.perform_one(at, faults),
+            340..540 => self.reply_one(at),
+            540..730 => self.watch_one(at),
+            730..890 => self.live(),
+            890..940 => self.pass(Duration::from_secs(1)),
+            940..965 if faults => self.churn(),
+            965..975 if faults => self.pass(Duration::from_secs(100)),
+            975..983 if faults => self.crash(at),
+            983..986 if faults => self.list_again(at),
+            986..995 => self.arrive(),
             _ => self.feed(at, Event::Tick),
         }
         self.check();
@@ -132,6 +193,7 @@ impl Simulation {
         let pick = self.rng.random_range(0..self.operators[at].sent.len());
         let Effect { id, action } = self.operators[at].sent.swap_remove(pick);
         self.trace(at, &action);
+        self.effects += 1;
         let fate = if faults { self.rng.random_range(0..100) } else { 99 };
         let lost = self.lost_status_writes > 0 && matches!(action, Action::ReplaceConfigStatus(_));
         self.lost_status_writes -= u32::from(lost);
@@ -140,16 +202,32 @@ impl Simulation {
             // The request never arrived, or its reply was lost, or it arrives later.
             0..3 => Outcome::Uncertain("lost".into()),
             3..6 => {
-                self.store.perform(action);
+                self.perform(at, action);
                 Outcome::Uncertain("reply lost".into())
             }
             6..9 => {
                 self.orphans.push(action);
                 Outcome::Uncertain("delayed".into())
             }
-            _ => self.store.perform(action),
+            _ => self.perform(at, action),
         };
         self.operators[at].replies.push((id, outcome));
+    }
+
+    fn perform(&mut self, at: usize, action: Action) -> Outcome {
+        match self.broken {
+            None => self.store.perform(action),
+            Some(rule) => rule.perform(action, at, &self.operators[at].cache, &mut self.store, &mut self.orphans),
+        }
+    }
+
+    /// A delayed write arrives.
+    fn arrive(&mut self) {
+        if !self.orphans.is_empty() {
+            let orphan = self.orphans.swap_remove(0);
+            self.trace(usize::MAX, &orphan);
+            self.perform(0, orphan);
+        }
     }
 
     fn reply_one(&mut self, at: usize) {
@@ -162,14 +240,22 @@ impl Simulation {
     }
 
     fn watch_one(&mut self, at: usize) {
-        if let Some(event) = self.store.log.get(self.operators[at].watched).cloned() {
-            self.operators[at].watched += 1;
+        if let Some(event) = self.operators[at].cache.next(&self.store) {
             self.feed(at, event);
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    /// 410: the watch of everything is listed anew, and what happened in between is not seen.
+    fn list_again(&mut self, at: usize) {
+        for event in self.operators[at].cache.list_again(&self.store) {
+            self.feed(at, event);
+        }
+    }
+
+    pub fn pass(&mut self, time: Duration) {
         self.now = self.now.checked_add(SignedDuration::try_from(time).unwrap()).unwrap();
+        let now = self.now;
+        self.machines.retain(|_, machine| machine.deleted.is_none_or(|since| now.duration_since(since) < PODS_END));
         for at in 0..self.operators.len() {
             self.feed(at, Event::Tick);
         }
@@ -182,16 +268,150 @@ impl Simulation {
                 self.orphans.push(effect.action);
             }
         }
-        self.operators[at] = self.start();
+        self.crashes += 1;
+        self.operators[at] = self.start(at);
     }
 
     fn churn(&mut self) {
         let name = format!("n{}", self.rng.random_range(0..12));
         if self.store.nodes.contains_key(&name) {
-            self.store.delete_node(&name);
+            self.delete_node(&name);
         } else {
             let machine = if self.chance(50) { format!("machine-{name}") } else { format!("m{}", self.next_uid) };
             self.add_node(&name, &machine);
+        }
+    }
+
+    /// Something happens on one machine.
+    fn live(&mut self) {
+        if self.machines.is_empty() {
+            return;
+        }
+        let pick = self.rng.random_range(0..self.machines.len());
+        let (what, choice) = (self.rng.random_range(0..6), self.rng.random::<u32>() as usize);
+        let id = self.machines.keys().nth(pick).unwrap().clone();
+        match what {
+            0 | 1 => self.look(&id),
+            2 => {
+                let machine = self.machines.get_mut(&id).unwrap();
+                let usable = machine.usable();
+                if !usable.is_empty() {
+                    machine.allocate(usable[choice % usable.len()]);
+                }
+            }
+            3 => self.machines.get_mut(&id).unwrap().release(),
+            4 => self.machines.get_mut(&id).unwrap().promise(),
+            _ => self.report(&id),
+        }
+    }
+
+    /// The agent of this machine reads its `IPAMNode`, if that is for its Node as it is now.
+    fn look(&mut self, id: &str) {
+        let machine = self.machines.get_mut(id).unwrap();
+        let Some(node) = self.store.nodes.get(&machine.node).filter(|node| node.machine == id) else { return };
+        let object = self.store.ipam_nodes.get(&machine.node).filter(|object| object.spec.node_uid == node.uid);
+        if let Some(object) = object {
+            machine.look(object);
+        }
+    }
+
+    fn report(&mut self, id: &str) {
+        let machine = self.machines[id].clone();
+        let node = self.store.nodes.get(&machine.node).filter(|node| node.machine == id && machine.deleted.is_none());
+        let object = self.store.ipam_nodes.get(&machine.node).cloned();
+        let Some((node, mut object)) = node.zip(object) else { return };
+        let before = object.status.clone();
+        if object.spec.node_uid == node.uid {
+            machine.report(&mut object);
+            if object.status != before {
+                self.store.set_status(&machine.node, object);
+            }
+        }
+    }
+
+    /// Every pod ends.
+    pub fn end_pods(&mut self) {
+        for machine in self.machines.values_mut() {
+            machine.pods.clear();
+        }
+    }
+
+    /// The store goes back to an older state. Kubelets whose Nodes went with it register again; operators notice, and start
+    /// over with every agent's word first. Agents and pods run on.
+    pub fn go_back(&mut self, then: World) {
+        self.orphans.clear();
+        self.store.restore(then);
+        self.last_seen.clear();
+        for node in self.store.nodes.values().cloned().collect::<Vec<_>>() {
+            if self.machines.get(&node.machine).is_none_or(|machine| machine.deleted.is_some()) {
+                self.store.delete_node(&node.name);
+            }
+        }
+        let alive = self.machines.iter().filter(|(_, machine)| machine.deleted.is_none());
+        let lost =
+            alive.filter(|(id, machine)| self.store.nodes.get(&machine.node).is_none_or(|node| node.machine != **id));
+        for (id, machine) in lost.map(|(id, machine)| (id.clone(), machine.node.clone())).collect::<Vec<_>>() {
+            if self.store.nodes.contains_key(&machine) {
+                self.store.delete_node(&machine);
+            }
+            self.add_node(&machine, &id);
+        }
+        self.settings.recover = true;
+        self.restart();
+        self.settle_for(8);
+    }
+
+    /// Somebody with every right edits or deletes an object of ours.
+    pub fn meddle(&mut self) {
+        let names: Vec<_> = self.store.ipam_nodes.keys().cloned().collect();
+        if names.len() < 2 {
+            return;
+        }
+        let pick = self.rng.random_range(0..names.len());
+        let (one, other) = (names[pick].clone(), names[(pick + 1) % names.len()].clone());
+        self.trace(usize::MAX, &("meddle", &one, &other));
+        match self.rng.random_range(0..5) {
+            0 => {
+                let uid = self.store.ipam_nodes[&one].metadata.uid.clone().unwrap();
+                self.store.delete_ipam_node(&one, &uid);
+            }
+            1 => {
+                // What was written into a page since it went, and what cools, is lost should the operator crash as well.
+                self.settle_for(20);
+                self.store.delete_a_page();
+                self.settle_for(20);
+            }
+            2 => self.store.delete_config(),
+            3 => self.give_away(&one, &other),
+            _ => {
+                let mut spec = self.store.ipam_nodes[&one].spec.clone();
+                spec.ipam.allocated.clear();
+                self.store.upsert(&one, spec);
+            }
+        }
+        self.check();
+    }
+
+    /// A block of one node is written into another's `IPAMNode`.
+    fn give_away(&mut self, one: &str, other: &str) {
+        let Some(block) = self.store.ipam_nodes[one].spec.ipam.allocated.first().cloned() else { return };
+        let mut spec = self.store.ipam_nodes[other].spec.clone();
+        if spec.ipam.allocated.iter().any(|known| known.cidr == block.cidr) {
+            return;
+        }
+        let grant = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
+        let parties = self.touched.entry(block.cidr).or_default();
+        parties.extend([one.to_owned(), other.to_owned()]);
+        spec.ipam.allocated.push(AllocatedBlock { grant, retiring: false, ..block });
+        self.store.upsert(other, spec);
+    }
+
+    /// Every agent looks, promises what it can and reports.
+    pub fn agents_catch_up(&mut self) {
+        for id in self.machines.keys().cloned().collect::<Vec<_>>() {
+            self.look(&id);
+            self.machines.get_mut(&id).unwrap().promise();
+            self.report(&id);
         }
     }
 
@@ -215,8 +435,13 @@ impl Simulation {
     /// Every operator starts anew.
     pub fn restart(&mut self) {
         for at in 0..self.operators.len() {
-            self.operators[at] = self.start();
+            self.operators[at] = self.start(at);
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        let busy = |o: &Operator| !o.sent.is_empty() || !o.replies.is_empty() || !o.cache.is_current(&self.store);
+        self.operators.iter().any(busy)
     }
 
     /// No faults any more: everything is delivered until nothing moves.
@@ -230,83 +455,20 @@ impl Simulation {
             self.store.perform(orphan);
         }
         for _ in 0..times {
-            for _ in 0..60 {
+            let mut rounds = 0;
+            while self.is_busy() {
                 for at in 0..self.operators.len() {
                     self.perform_one(at, false);
                     self.reply_one(at);
                     self.watch_one(at);
                 }
                 self.check();
+                rounds += 1;
+                let under_way = || self.operators.iter().map(|operator| &operator.sent).collect::<Vec<_>>();
+                assert!(rounds < 2_000, "does not come to rest: {:?}", under_way());
             }
-            let mut turns = 0;
-            while self
-                .operators
-                .iter()
-                .any(|o| !o.sent.is_empty() || !o.replies.is_empty() || o.watched < self.store.log.len())
-            {
-                for at in 0..self.operators.len() {
-                    self.perform_one(at, false);
-                    self.reply_one(at);
-                    self.watch_one(at);
-                }
-                self.check();
-                turns += 1;
-                assert!(
-                    turns < 2_000,
-                    "does not come to rest: {:?}",
-                    self.operators.iter().map(|o| &o.sent).collect::<Vec<_>>()
-                );
-            }
+            self.agents_catch_up();
             self.pass(Duration::from_secs(20));
-        }
-    }
-
-    /// Invariant 1: a block is published to one existing Node at most, and not to another machine before it cooled.
-    fn check(&mut self) {
-        let mut holders: BTreeMap<Cidr, &str> = BTreeMap::new();
-        for (name, object) in &self.store.ipam_nodes {
-            let Some(node) = self.store.nodes.get(name).filter(|node| node.uid == object.spec.node_uid) else {
-                continue;
-            };
-            for block in &object.spec.ipam.allocated {
-                if let Some(other) = holders.insert(block.cidr, name) {
-                    panic!("{} is published to {other} and {name}", block.cidr);
-                }
-                let now = (self.now, node.uid.clone(), node.machine.clone());
-                if let Some((since, uid, machine)) = self.last_seen.insert(block.cidr, now) {
-                    let cooled = self.now.duration_since(since) >= SignedDuration::from_secs(120);
-                    assert!(
-                        uid == node.uid || machine == node.machine || cooled,
-                        "{} went from {uid} to {} after {}",
-                        block.cidr,
-                        node.uid,
-                        self.now.duration_since(since)
-                    );
-                }
-            }
-        }
-    }
-
-    /// At rest: every Node is served with each family, the ledger holds exactly what is published, nothing is pending.
-    pub fn check_settled(&self, families: &[Family]) {
-        let mut published = BTreeSet::new();
-        for (name, node) in &self.store.nodes {
-            let object = self.store.ipam_nodes.get(name).unwrap_or_else(|| panic!("{name} has no IPAMNode"));
-            assert_eq!(object.spec.node_uid, node.uid, "{name}");
-            let has: BTreeSet<_> = object.spec.ipam.allocated.iter().map(|block| block.family).collect();
-            assert_eq!(has, families.iter().copied().collect(), "{name} lacks a family");
-            published
-                .extend(object.spec.ipam.allocated.iter().map(|block| (block.cidr, block.grant, node.uid.clone())));
-        }
-        let entries = self.store.pages.values().flat_map(|page| &page.spec.entries);
-        let held: BTreeSet<_> = entries
-            .filter(|entry| entry.state != BlockState::Cooling)
-            .inspect(|entry| assert_eq!(entry.state, BlockState::Held, "{entry:?}"))
-            .map(|entry| (entry.block, entry.grant, entry.uid.clone()))
-            .collect();
-        assert_eq!(held, published);
-        for name in self.store.ipam_nodes.keys() {
-            assert!(self.store.nodes.contains_key(name), "IPAMNode {name} outlived its Node");
         }
     }
 }

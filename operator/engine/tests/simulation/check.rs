@@ -1,0 +1,165 @@
+//! The invariants, looked at after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cadastre_api::{BlockState, Mode};
+use cadastre_core::{Cidr, CidrMap, Family};
+use k8s_openapi::jiff::SignedDuration;
+
+use crate::world::Simulation;
+
+/// Shortest time between two machines' use of one block.
+const COOLED: SignedDuration = SignedDuration::from_secs(120);
+
+impl Simulation {
+    /// After each step: no block is published to two Nodes, or passed on before it cooled; no two machines have pods in
+    /// overlapping blocks. Blocks that a foreign hand touched are left to [`Simulation::check_contained`].
+    pub fn check(&mut self) {
+        self.lift();
+        let mut published = CidrMap::default();
+        for (name, object) in &self.store.ipam_nodes {
+            let Some(node) = self.store.nodes.get(name).filter(|node| node.uid == object.spec.node_uid) else {
+                continue;
+            };
+            let active = object.spec.ipam.allocated.iter().filter(|block| !block.retiring);
+            for block in active.filter(|block| !is_touched(&self.touched, &block.cidr)) {
+                if let Some((cidr, other)) = published.overlapping(&block.cidr).next() {
+                    panic!("{} is published to {name}, and {cidr} to {other}", block.cidr);
+                }
+                published.insert(block.cidr, name.clone());
+                let reported =
+                    object.status.iter().filter_map(|status| status.ipam.as_ref()).flat_map(|ipam| &ipam.held);
+                let known_here = reported.into_iter().any(|held| held.grant == block.grant);
+                let now = (self.now, node.uid.clone(), node.machine.clone());
+                if let Some((since, uid, machine)) = self.last_seen.insert(block.cidr, now) {
+                    let pause = self.now.duration_since(since);
+                    let same = uid == node.uid || machine == node.machine || known_here;
+                    let mirrors = self.settings.mode == Mode::Kubernetes;
+                    assert!(
+                        same || mirrors || pause >= COOLED,
+                        "{} went from {uid} to {} after {pause}",
+                        block.cidr,
+                        node.uid
+                    );
+                }
+            }
+        }
+        self.check_pods();
+        if self.is_ours_alone {
+            self.check_kept();
+        }
+    }
+
+    /// A block with pods in it stays listed as long as its Node lives.
+    fn check_kept(&mut self) {
+        for (id, machine) in &self.machines {
+            let node = self.store.nodes.get(&machine.node).filter(|node| node.machine == *id);
+            let Some((node, object)) = node.zip(self.store.ipam_nodes.get(&machine.node)) else { continue };
+            if object.spec.node_uid != node.uid {
+                continue;
+            }
+            for cidr in machine.in_use() {
+                let key = (node.uid.clone(), *cidr);
+                if object.spec.ipam.allocated.iter().any(|block| block.cidr == *cidr) {
+                    self.listed.insert(key);
+                } else {
+                    assert!(!self.listed.contains(&key), "{} was taken from {} under its pods", cidr, machine.node);
+                }
+            }
+        }
+    }
+
+    /// A touched block that nobody has any more in any way is like any other.
+    fn lift(&mut self) {
+        let (store, machines) = (&self.store, &self.machines);
+        let listed = |cidr: &Cidr| {
+            let nodes = store.ipam_nodes.values().flat_map(|node| &node.spec.ipam.allocated);
+            let entries = store.pages.values().flat_map(|page| &page.spec.entries);
+            nodes.into_iter().any(|block| block.cidr == *cidr) || entries.into_iter().any(|entry| entry.block == *cidr)
+        };
+        let used = |cidr: &Cidr| machines.values().any(|machine| machine.in_use().any(|used| used == cidr));
+        self.touched.retain(|cidr, _| used(cidr) || listed(cidr));
+    }
+
+    fn check_pods(&self) {
+        let mut used = CidrMap::default();
+        for (id, machine) in &self.machines {
+            for cidr in machine.in_use().filter(|cidr| !is_touched(&self.touched, cidr)) {
+                if let Some((other_cidr, other)) = used.overlapping(cidr).find(|(_, other)| *other != id) {
+                    panic!("pods of {id} have addresses in {cidr}, and pods of {other} in {other_cidr}");
+                }
+                used.insert(*cidr, id.clone());
+            }
+        }
+    }
+
+    /// At rest: every Node is served with each family, the ledger holds exactly what is published, nothing is pending.
+    pub fn check_settled(&self, families: &[Family]) {
+        let mut published = BTreeSet::new();
+        for (name, node) in &self.store.nodes {
+            let object = self.store.ipam_nodes.get(name).unwrap_or_else(|| panic!("{name} has no IPAMNode"));
+            assert_eq!(object.spec.node_uid, node.uid, "{name}");
+            let active = object.spec.ipam.allocated.iter().filter(|block| !block.retiring);
+            let has: BTreeSet<_> = active.map(|block| block.family).collect();
+            assert_eq!(has, families.iter().copied().collect(), "{name} lacks a family");
+            let blocks = object.spec.ipam.allocated.iter();
+            published.extend(blocks.map(|block| (block.cidr, block.grant, node.uid.clone())));
+        }
+        let entries = self.store.pages.values().flat_map(|page| &page.spec.entries);
+        let held: BTreeSet<_> = entries
+            .filter(|entry| entry.state != BlockState::Cooling)
+            .inspect(|entry| assert_eq!(entry.state, BlockState::Held, "{entry:?}"))
+            .map(|entry| (entry.block, entry.grant, entry.uid.clone()))
+            .collect();
+        assert_eq!(held, published);
+        for name in self.store.ipam_nodes.keys() {
+            assert!(self.store.nodes.contains_key(name), "IPAMNode {name} outlived its Node");
+        }
+    }
+
+    /// At rest: every address in use lies in a block that its Node's `IPAMNode` still lists.
+    pub fn check_nothing_lost(&self) {
+        for machine in self.machines.values().filter(|machine| machine.deleted.is_none()) {
+            let Some(object) = self.store.ipam_nodes.get(&machine.node) else {
+                panic!("{} runs pods and has no IPAMNode", machine.node);
+            };
+            for cidr in machine.in_use() {
+                let listed = object.spec.ipam.allocated.iter().any(|block| block.cidr == *cidr);
+                assert!(listed, "{} has pods in {cidr}, which its IPAMNode lacks", machine.node);
+            }
+        }
+    }
+
+    /// Blocks that a foreign hand touched are used by those who had them or were given them by it, and by nobody else.
+    pub fn check_contained(&self) {
+        for (id, machine) in &self.machines {
+            for cidr in machine.in_use() {
+                let parties = self.touched.get(cidr);
+                let is_party = parties.is_none_or(|parties| parties.contains(&machine.node));
+                assert!(is_party, "a third machine {id} has pods in {cidr}, which {parties:?} contest");
+            }
+        }
+    }
+
+    /// At rest, in kubernetes mode: of Nodes whose podCIDRs overlap, one allocates in the overlap.
+    pub fn check_mirrored(&self) {
+        let mut active: CidrMap<&str> = CidrMap::default();
+        let cidrs: BTreeMap<_, _> = self.store.nodes.values().map(|node| (&node.name, &node.pod_cidrs)).collect();
+        for (name, object) in &self.store.ipam_nodes {
+            assert!(cidrs.contains_key(name), "IPAMNode {name} outlived its Node");
+            for block in object.spec.ipam.allocated.iter().filter(|block| !block.retiring) {
+                assert_eq!(active.overlapping(&block.cidr).next(), None, "{} of {name}", block.cidr);
+                assert!(cidrs[name].contains(&block.cidr), "{} is no podCIDR of {name}", block.cidr);
+                active.insert(block.cidr, name);
+            }
+        }
+        for (name, cidrs) in cidrs {
+            let overlaps = cidrs.iter().any(|cidr| active.overlapping(cidr).next().is_some());
+            assert!(overlaps || cidrs.is_empty(), "{name} is not served, and nobody keeps it from its {cidrs:?}");
+        }
+    }
+}
+
+fn is_touched(touched: &BTreeMap<Cidr, BTreeSet<String>>, cidr: &Cidr) -> bool {
+    touched.contains_key(cidr)
+}
