@@ -34,6 +34,8 @@ pub mod reason {
     pub const WAITING_FOR_POD_CIDR: &str = "WaitingForPodCIDR";
     /// Kubernetes mode: the Node's podCIDR is claimed by another Node.
     pub const POD_CIDR_OVERLAPS: &str = "PodCIDROverlaps";
+    /// Kubernetes mode: the Node's podCIDR contains addresses of services or nodes.
+    pub const POD_CIDR_FENCED: &str = "PodCIDRFenced";
     /// Another node claims the same block.
     pub const BLOCK_DISPUTED: &str = "BlockDisputed";
     /// The recorded mode goes on.

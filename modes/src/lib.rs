@@ -10,14 +10,18 @@
 #![warn(missing_docs)]
 
 mod cluster_pool;
+mod fences;
 mod kubernetes;
 mod occupancy;
 mod plan;
+mod pod_cidrs;
 
 pub use cluster_pool::ClusterPool;
-pub use kubernetes::{Kubernetes, PodCidrIndex};
+pub use fences::{FenceChange, Fences};
+pub use kubernetes::Kubernetes;
 pub use occupancy::{Loading, Occupancy, PoolKey, Sealed};
 pub use plan::{Decision, NodeView, Plan, PlannedBlock, Shortage, Verdict};
+pub use pod_cidrs::PodCidrIndex;
 
 use cadastre_core::Family;
 
@@ -41,9 +45,15 @@ impl Planner {
     }
 
     /// What each node is to get now. What the plan assigns is taken in `occupancy`.
-    pub fn plan(&self, nodes: &[NodeView], occupancy: &mut Occupancy<Sealed>, index: &PodCidrIndex) -> Plan {
+    pub fn plan(
+        &self,
+        nodes: &[NodeView],
+        occupancy: &mut Occupancy<Sealed>,
+        index: &PodCidrIndex,
+        fences: &Fences,
+    ) -> Plan {
         match self {
-            Self::Kubernetes(mode) => mode.plan(nodes, index),
+            Self::Kubernetes(mode) => mode.plan(nodes, index, fences),
             Self::ClusterPool(mode) => mode.plan(nodes, occupancy),
         }
     }

@@ -107,4 +107,17 @@ pub enum Shortage {
         /// Name of the other node.
         other: String,
     },
+    /// Kubernetes mode: the Node's podCIDR contains addresses that are not pods'.
+    #[error(
+        "podCIDR {cidr} overlaps {whose} {fence}: give kube-controller-manager a --cluster-cidr apart from it, then delete \
+         the Node and let it register again"
+    )]
+    Fenced {
+        /// This node's.
+        cidr: Cidr,
+        /// What it overlaps.
+        fence: Cidr,
+        /// What that is, in words.
+        whose: String,
+    },
 }

@@ -27,6 +27,7 @@ mod paths;
 mod process;
 mod program;
 mod scratch;
+mod seen;
 mod spawner;
 
 pub use audit::AuditEvent;

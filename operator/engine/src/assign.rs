@@ -32,7 +32,8 @@ impl Engine {
             self.note_claims(name);
         }
         let Some(rec) = self.nodes.get(name) else { return };
-        if rec.seen.excluded {
+        if rec.seen.excluded && !self.has_blocks(name) {
+            self.leave_out(name);
             return;
         }
         match (&self.stage, &self.planner) {
@@ -44,20 +45,26 @@ impl Engine {
         }
     }
 
-    fn evaluate_mirror(&mut self, name: &str) {
-        let Some(rec) = self.nodes.get(name) else { return };
+    /// Whether this very Node has a block, or is about to.
+    pub(crate) fn has_blocks(&self, name: &str) -> bool {
+        let Some(rec) = self.nodes.get(name) else { return false };
         let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
-        let served = !rec.mirrored.is_empty() || published.is_some_and(|node| !node.spec.ipam.allocated.is_empty());
-        let families = self.planner.as_ref().map(|planner| planner.enabled().to_vec()).unwrap_or_default();
-        let cidrs: Vec<_> =
-            rec.seen.pod_cidrs.iter().copied().filter(|cidr| families.contains(&cidr.family())).collect();
-        let concerned = self.index.set(name, rec.seen.created, served, &cidrs);
-        let created = rec.seen.created;
-        self.to_plan.insert((created, name.to_owned()));
-        for other in concerned {
-            if let Some(other_rec) = self.nodes.get(&other) {
-                self.to_plan.insert((other_rec.seen.created, other));
-            }
+        !rec.mirrored.is_empty()
+            || published.is_some_and(|node| !node.spec.ipam.allocated.is_empty())
+            || self.ledger.of(name, &rec.seen.uid).any(|(_, entry)| entry.state != BlockState::Cooling)
+    }
+
+    /// A node that is to get nothing waits for nothing, and keeps nobody waiting.
+    fn leave_out(&mut self, name: &str) {
+        let Some(rec) = self.nodes.get_mut(name) else { return };
+        rec.shortage = None;
+        let key = (rec.seen.created, name.to_owned());
+        self.to_plan.remove(&key);
+        self.stuck.remove(&key);
+        let concerned = self.index.remove(name);
+        self.dirty.extend(concerned);
+        if let Some(uid) = self.published.get(name).filter(|_| self.is_live()).map(|node| node.uid.clone()) {
+            self.delete_ipam_node(name, uid);
         }
     }
 
@@ -82,7 +89,7 @@ impl Engine {
         let holds: Vec<_> = self.holds(name).map(|(_, entry)| (entry.block, entry.grant, entry.state)).collect();
         let families = self.planner.as_ref().map(|planner| planner.families().to_vec()).unwrap_or_default();
         if !families.iter().all(|family| holds.iter().any(|(block, ..)| block.family() == *family)) {
-            if self.stuck.contains(&key) {
+            if self.stuck.contains(&key) || rec.seen.excluded {
                 self.apply(name);
             } else {
                 self.to_plan.insert(key);
@@ -158,7 +165,7 @@ impl Engine {
             self.to_plan = waiting;
             return;
         };
-        let Plan { decisions } = planner.plan(&views, occupancy, &self.index);
+        let Plan { decisions } = planner.plan(&views, occupancy, &self.index, &self.mirror_fences);
         for decision in decisions {
             self.decide(decision);
         }
@@ -232,40 +239,6 @@ impl Engine {
         let (reason, message) = (shortage_reason(&shortage), shortage.to_string());
         rec.shortage = Some(shortage);
         self.publish(Note { regarding, warning: true, reason, message });
-    }
-
-    fn mirror(&mut self, name: &str, blocks: &[PlannedBlock]) {
-        let published = self.published.get(name).map(|node| node.spec.clone());
-        let mut mirrored = Vec::new();
-        for block in blocks {
-            let rec = self.nodes.get(name);
-            let known = published.iter().filter(|spec| rec.is_some_and(|rec| rec.seen.uid == spec.node_uid));
-            let known = known.flat_map(|spec| &spec.ipam.allocated).chain(rec.iter().flat_map(|rec| &rec.mirrored));
-            let grant = known.filter(|old| old.cidr == block.cidr).map(|old| old.grant).next();
-            let grant = grant.unwrap_or_else(|| self.grant());
-            let PlannedBlock { pool, family, cidr } = block.clone();
-            mirrored.push(cadastre_api::AllocatedBlock { pool, family, cidr, grant, retiring: false });
-        }
-        mirrored.extend(self.disabled(name));
-        let in_use = self.config.as_ref().and_then(|config| config.status.as_ref()).is_some_and(|status| status.in_use);
-        if let Some(rec) = self.nodes.get_mut(name) {
-            rec.mirrored = mirrored;
-            // From here on it counts as served: a write under way must not lose its block to an older Node.
-            let cidrs: Vec<_> = rec.mirrored.iter().map(|block| block.cidr).collect();
-            self.index.set(name, rec.seen.created, true, &cidrs);
-            self.config_due |= !in_use;
-        }
-    }
-
-    /// Published blocks of a family that was disabled since: pods may be using them, so they stay, and nothing new is
-    /// allocated in them.
-    fn disabled(&self, name: &str) -> Vec<cadastre_api::AllocatedBlock> {
-        let Some(rec) = self.nodes.get(name) else { return Vec::new() };
-        let enabled = self.planner.as_ref().map(|planner| planner.enabled().to_vec()).unwrap_or_default();
-        let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
-        let blocks = published.into_iter().flat_map(|node| &node.spec.ipam.allocated);
-        let disabled = blocks.filter(|block| !enabled.contains(&block.family)).cloned();
-        disabled.map(|block| cadastre_api::AllocatedBlock { retiring: true, ..block }).collect()
     }
 
     /// Queues what a plan assigned. One block alone is held at once; what spans pages is pending until all of it is in.
@@ -364,5 +337,6 @@ pub(crate) fn shortage_reason(shortage: &Shortage) -> &'static str {
         Shortage::Exhausted { .. } => reason::POOL_EXHAUSTED,
         Shortage::NoPodCidr { .. } | Shortage::NoPodCidrs => reason::WAITING_FOR_POD_CIDR,
         Shortage::Overlaps { .. } => reason::POD_CIDR_OVERLAPS,
+        Shortage::Fenced { .. } => reason::POD_CIDR_FENCED,
     }
 }

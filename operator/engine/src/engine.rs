@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cadastre_api::{DEFAULT_POOL, IPAMConfig, IPPoolStatus, Mode};
 use cadastre_core::{AddrRange, Cidr, Family};
-use cadastre_modes::{ClusterPool, Kubernetes, Loading, Occupancy, Planner, PodCidrIndex, Sealed};
+use cadastre_modes::{ClusterPool, Fences, Kubernetes, Loading, Occupancy, Planner, PodCidrIndex, Sealed};
 use k8s_openapi::jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -109,6 +109,9 @@ pub struct Engine {
     pub(crate) nodes: BTreeMap<String, NodeRec>,
     pub(crate) published: BTreeMap<String, Published>,
     pub(crate) index: PodCidrIndex,
+    /// What podCIDRs may not overlap, as it is now.
+    pub(crate) mirror_fences: Fences,
+    /// What pools were told never to assign: for good, as long as this engine lives.
     pub(crate) fences: BTreeSet<Cidr>,
     pub(crate) claims: Claims,
     /// Nodes to look at once an `IPAMNode` was read live.
@@ -185,6 +188,7 @@ impl Engine {
             nodes: BTreeMap::new(),
             published: BTreeMap::new(),
             index: PodCidrIndex::default(),
+            mirror_fences: Fences::default(),
             fences: BTreeSet::new(),
             claims: Claims::default(),
             witnesses: BTreeMap::new(),

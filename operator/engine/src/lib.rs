@@ -22,6 +22,7 @@ mod effect;
 mod engine;
 mod event;
 mod ledger;
+mod mirror;
 mod nodes;
 mod observe;
 mod outcome;

@@ -26,7 +26,7 @@ impl Engine {
             Event::Config(config) => self.see_config(config.map(|config| *config)),
             Event::Pool(pool) => self.see_pool(*pool),
             Event::PoolGone { name } => *self.pools.entry(name).or_default() = crate::engine::PoolRec::default(),
-            Event::ServiceCidrs(cidrs) => self.fence(cidrs),
+            Event::ServiceCidrs(cidrs) => self.see_services(cidrs),
             Event::Outcome { id, outcome } => self.conclude(id, outcome),
             Event::Tick => self.tick(),
         }
@@ -48,7 +48,7 @@ impl Engine {
         self.evidence = self.recorded_by_objects();
         let ready_without_config = world.config.is_none() && world.nodes.iter().any(|node| node.ready);
         self.stage = Stage::Recovering { occupancy, until: self.now };
-        self.fence(world.service_cidrs);
+        self.see_services(world.service_cidrs);
         for pool in world.pools {
             self.see_pool(pool);
         }
@@ -126,6 +126,8 @@ impl Engine {
         if another {
             self.forget(&name);
         }
+        let change = self.mirror_fences.set_node(&name, &seen.addresses);
+        self.refence(&change);
         match self.nodes.get_mut(&name) {
             Some(known) => known.seen = seen,
             None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen))),
@@ -143,6 +145,8 @@ impl Engine {
         let concerned = self.index.remove(name);
         self.dirty.extend(concerned);
         self.drop_claims(name);
+        let change = self.mirror_fences.set_node(name, &[]);
+        self.refence(&change);
     }
 
     /// `live`: an answer, and no news of a watch.
