@@ -9,6 +9,7 @@ use cadastre_runtime::{ClientError, Settings, SettingsError};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
+use crate::node_view::Selector;
 use crate::requests::Requests;
 use crate::run::COMPONENT;
 use crate::settings::engine_settings;
@@ -46,7 +47,8 @@ pub async fn check(file: &Path, live: bool) -> Result<Verdict, CheckError> {
         return Ok(Verdict::Good(settings.to_string()));
     }
     let client = cadastre_runtime::client(&settings, COMPONENT).await?;
-    let config = recorded(&Requests::new(client.clone(), COMPONENT.to_owned())).await.map_err(CheckError::Recorded)?;
+    let requests = Requests::new(client.clone(), COMPONENT.to_owned(), Selector::default());
+    let config = recorded(&requests).await.map_err(CheckError::Recorded)?;
     let refusals = refusals(&engine_settings(&settings, false), config.as_ref());
     match (config, refusals.is_empty()) {
         (None, _) => {

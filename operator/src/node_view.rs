@@ -1,6 +1,8 @@
 //! A Node, trimmed while it comes in to what the engine reads: the rest is most of its 10 KB.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cadastre_core::Cidr;
 use cadastre_engine::NodeSeen;
@@ -24,6 +26,25 @@ const SHARED_UUIDS: [&str; 2] = ["03000200-0400-0500-0006-000700080009", "000200
 
 /// What fits into an entry of the ledger. A systemUUID has 36 characters, a machineID 32.
 const LONGEST_ID: usize = 64;
+
+/// Which nodes are given blocks. The same labels for every part of the process.
+#[derive(Clone, Debug, Default)]
+pub struct Selector(Arc<BTreeMap<String, String>>);
+
+impl From<&BTreeMap<String, String>> for Selector {
+    fn from(labels: &BTreeMap<String, String>) -> Self {
+        Self(Arc::new(labels.clone()))
+    }
+}
+
+impl Selector {
+    /// Whether a node with these labels is one of them. Virtual and Windows nodes run no agent of ours, and are none.
+    fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
+        let has = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
+        let foreign = has("kubernetes.io/os", "windows") || has("type", "virtual-kubelet");
+        !foreign && self.0.iter().all(|(key, value)| has(key, value))
+    }
+}
 
 /// What is read of a Node.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -79,8 +100,8 @@ struct NodeInfo {
 
 impl NodeView {
     /// What the engine is told, and the podCIDRs that are none.
-    pub fn trim(self) -> (NodeSeen, Option<String>) {
-        let excluded = self.is_excluded();
+    pub fn trim(self, selector: &Selector) -> (NodeSeen, Option<String>) {
+        let excluded = !selector.takes(self.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()));
         let Self { metadata, spec, status } = self;
         let (pod_cidrs, bad) = pod_cidrs(&spec);
         let name = metadata.name.unwrap_or_default();
@@ -98,12 +119,6 @@ impl NodeView {
             excluded,
         };
         (seen, complaint)
-    }
-
-    /// Virtual and Windows nodes run no agent of ours.
-    fn is_excluded(&self) -> bool {
-        let label = |key| self.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-        label("kubernetes.io/os") == Some("windows") || label("type") == Some("virtual-kubelet")
     }
 }
 
@@ -145,7 +160,7 @@ mod tests {
     use super::*;
 
     fn trim(node: Value) -> (NodeSeen, Option<String>) {
-        serde_json::from_value::<NodeView>(node).unwrap().trim()
+        serde_json::from_value::<NodeView>(node).unwrap().trim(&Selector::default())
     }
 
     #[test]
@@ -212,10 +227,21 @@ mod tests {
     }
 
     #[test]
-    fn virtual_and_windows_nodes_are_excluded() {
-        let excluded = |labels: Value| trim(json!({"metadata": {"name": "n", "labels": labels}})).0.excluded;
-        assert!(excluded(json!({"kubernetes.io/os": "windows"})));
-        assert!(excluded(json!({"type": "virtual-kubelet"})));
-        assert!(!excluded(json!({"kubernetes.io/os": "linux"})));
+    fn virtual_and_windows_nodes_are_excluded_and_those_a_selector_leaves_out() {
+        let excluded = |selector: &[(&str, &str)], labels: Value| {
+            let selector = selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let node = json!({"metadata": {"name": "n", "labels": labels}});
+            serde_json::from_value::<NodeView>(node).unwrap().trim(&Selector::from(&selector)).0.excluded
+        };
+        assert!(excluded(&[], json!({"kubernetes.io/os": "windows"})));
+        assert!(excluded(&[], json!({"type": "virtual-kubelet"})));
+        assert!(!excluded(&[], json!({"kubernetes.io/os": "linux", "type": "kwok"})));
+        assert!(!excluded(&[], Value::Null));
+        let ours = [("pods", "ours"), ("zone", "")];
+        assert!(!excluded(&ours, json!({"pods": "ours", "zone": "", "more": "yes"})));
+        assert!(excluded(&ours, json!({"pods": "ours"})), "an empty value is not an absent label");
+        assert!(excluded(&ours, json!({"pods": "theirs", "zone": ""})));
+        assert!(excluded(&ours, json!({"pods": "ours", "zone": "", "kubernetes.io/os": "windows"})));
+        assert!(excluded(&ours, Value::Null));
     }
 }

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::health::Health;
 use crate::lean::{Lean, Parts};
-use crate::node_view::NodeView;
+use crate::node_view::{NodeView, Selector};
 use crate::outcome::with_causes;
 use crate::watch::{Change, Watch, WatchError, Watched};
 
@@ -75,20 +75,20 @@ pub struct Observation {
     config: Watch<Lean<IPAMConfig>>,
     /// `None` if the cluster has no such API, or keeps it from us.
     service_cidrs: Option<(Watch<ServiceCidrView>, ServiceCidrs)>,
-    complaints: Complaints,
+    trimmer: Trimmer,
     health: Health,
 }
 
 /// Reads everything, for as long as it takes.
-pub async fn world(client: &Client, health: &Health) -> (World, Observation) {
+pub async fn world(client: &Client, selector: Selector, health: &Health) -> (World, Observation) {
     let mut nodes = watch::<NodeView, Node>(client, "Nodes", NODES_A_PAGE);
     let mut ipam_nodes = lean_watch::<IPAMNode>(client, "IPAMNodes", OBJECTS_A_PAGE);
     let mut pools = lean_watch::<IPPool>(client, "IPPools", OBJECTS_A_PAGE);
     let mut pages = lean_watch::<IPAMLedger>(client, "IPAMLedgers", LEDGER_PAGES_A_PAGE);
     let mut config = lean_watch::<IPAMConfig>(client, "IPAMConfigs", OBJECTS_A_PAGE);
-    let mut complaints = Complaints::default();
+    let mut trimmer = Trimmer { selector, complaints: HashMap::new() };
     let (nodes_seen, ipam_nodes_seen, pools_seen, service_cidrs) = tokio::join!(
-        first(&mut nodes, health, |node| Some(complaints.trim(node))),
+        first(&mut nodes, health, |node| Some(trimmer.trim(node))),
         first(&mut ipam_nodes, health, readable),
         first(&mut pools, health, readable),
         first_service_cidrs(client, health),
@@ -103,15 +103,15 @@ pub async fn world(client: &Client, health: &Health) -> (World, Observation) {
         pools: pools_seen,
         service_cidrs: service_cidrs.as_ref().map(|(_, cidrs)| cidrs.all()).unwrap_or_default(),
     };
-    (world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, complaints, health: health.clone() })
+    (world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, trimmer, health: health.clone() })
 }
 
 impl Observation {
     /// Sends every change from now on. A task ends only if what was seen so far is worth nothing any more.
     pub fn follow(self, events: &mpsc::Sender<Event>) -> JoinSet<WatchError> {
-        let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut complaints, health } = self;
+        let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut trimmer, health } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow(nodes, events.clone(), health.clone(), move |change| Some(complaints.event(change))));
+        tasks.spawn(follow(nodes, events.clone(), health.clone(), move |change| Some(trimmer.event(change))));
         tasks.spawn(follow(ipam_nodes, events.clone(), health.clone(), ipam_node_event));
         tasks.spawn(follow(pools, events.clone(), health.clone(), pool_event));
         tasks.spawn(follow(config, events.clone(), health.clone(), config_event));
@@ -242,20 +242,24 @@ fn config_event(change: Change<Lean<IPAMConfig>>) -> Option<Event> {
     }
 }
 
-/// What was wrong with each Node, so that it is logged once and not with every heartbeat.
-#[derive(Debug, Default)]
-struct Complaints(HashMap<String, String>);
+/// Trims Nodes as they come in.
+#[derive(Debug)]
+struct Trimmer {
+    selector: Selector,
+    /// What was wrong with each Node, so that it is logged once and not with every heartbeat.
+    complaints: HashMap<String, String>,
+}
 
-impl Complaints {
+impl Trimmer {
     fn trim(&mut self, node: NodeView) -> NodeSeen {
-        let (seen, complaint) = node.trim();
+        let (seen, complaint) = node.trim(&self.selector);
         match complaint {
-            Some(complaint) if self.0.get(&seen.name) == Some(&complaint) => {}
+            Some(complaint) if self.complaints.get(&seen.name) == Some(&complaint) => {}
             Some(complaint) => {
                 tracing::warn!("{complaint}");
-                self.0.insert(seen.name.clone(), complaint);
+                self.complaints.insert(seen.name.clone(), complaint);
             }
-            None => drop(self.0.remove(&seen.name)),
+            None => drop(self.complaints.remove(&seen.name)),
         }
         seen
     }
@@ -264,7 +268,7 @@ impl Complaints {
         match change {
             Change::Seen(node) => Event::Node(self.trim(node)),
             Change::Gone { name, .. } => {
-                self.0.remove(&name);
+                self.complaints.remove(&name);
                 Event::NodeGone { name }
             }
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::lean::{Lean, Parts, Unreadable};
-use crate::node_view::NodeView;
+use crate::node_view::{NodeView, Selector};
 use crate::publish;
 
 /// Pages of the ledger in one answer of a list.
@@ -37,11 +37,12 @@ pub struct Requests {
     client: Client,
     /// This process, in Events.
     instance: String,
+    selector: Selector,
 }
 
 impl Requests {
-    pub fn new(client: Client, instance: String) -> Self {
-        Self { client, instance }
+    pub fn new(client: Client, instance: String, selector: Selector) -> Self {
+        Self { client, instance, selector }
     }
 
     /// Sends `action`.
@@ -98,7 +99,7 @@ impl Requests {
 
     async fn node(&self, name: &str) -> Result<Answer, RequestError> {
         let request = Request::new(Node::url_path(&(), None)).get(name, &GetParams::default());
-        let (seen, complaint) = self.ask::<NodeView>(request).await?.trim();
+        let (seen, complaint) = self.ask::<NodeView>(request).await?.trim(&self.selector);
         if let Some(complaint) = complaint {
             tracing::debug!("{complaint}");
         }

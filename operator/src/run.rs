@@ -14,6 +14,7 @@ use crate::election::Election;
 use crate::health::Health;
 use crate::lease::{Elector, Timing};
 use crate::metrics::Metrics;
+use crate::node_view::Selector;
 use crate::observe;
 use crate::perform::Performer;
 use crate::requests::Requests;
@@ -74,6 +75,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 struct Process {
     client: Client,
     requests: Requests,
+    selector: Selector,
     settings: EngineSettings,
     health: Health,
     metrics: Metrics,
@@ -94,10 +96,12 @@ impl Process {
         let health = Health::new(readiness.clone(), metrics.clone());
         cadastre_runtime::serve(options.listen, registry, readiness, shutdown.clone()).await?;
         let elector = elector();
+        let selector = Selector::from(&settings.operator.node_selector);
         tracing::info!(mode = %settings.mode.mode(), identity = elector.identity(), "operator starts");
         Ok(Self {
-            requests: Requests::new(client.clone(), elector.identity().to_owned()),
+            requests: Requests::new(client.clone(), elector.identity().to_owned(), selector.clone()),
             client,
+            selector,
             settings: engine_settings(settings, options.recover),
             health,
             metrics,
@@ -136,7 +140,7 @@ impl Process {
         self.health.phase(Phase::Starting);
         let observed = tokio::select! {
             () = self.shutdown.requested() => return Ok(()),
-            observed = observe::world(&self.client, &self.health) => observed,
+            observed = observe::world(&self.client, self.selector, &self.health) => observed,
         };
         let (world, observation) = observed;
         tracing::info!(

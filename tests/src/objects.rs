@@ -1,5 +1,7 @@
 //! Kubernetes objects in one line, so that a test is four lines long.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec,
 };
@@ -7,7 +9,8 @@ use kube::api::ObjectMeta;
 
 /// A Node that is Ready and has no podCIDR.
 pub fn node(name: &str) -> NodeBuilder {
-    NodeBuilder { name: name.to_owned(), pod_cidrs: Vec::new(), addresses: Vec::new(), machine: None, ready: true }
+    let (pod_cidrs, addresses, labels) = (Vec::new(), Vec::new(), BTreeMap::new());
+    NodeBuilder { name: name.to_owned(), pod_cidrs, addresses, machine: None, labels, ready: true }
 }
 
 /// See [`node`].
@@ -17,6 +20,7 @@ pub struct NodeBuilder {
     pod_cidrs: Vec<String>,
     addresses: Vec<String>,
     machine: Option<String>,
+    labels: BTreeMap<String, String>,
     ready: bool,
 }
 
@@ -42,6 +46,12 @@ impl NodeBuilder {
     }
 
     #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    #[must_use]
     pub fn ready(mut self, ready: bool) -> Self {
         self.ready = ready;
         self
@@ -57,7 +67,7 @@ impl NodeBuilder {
         let info = |id: String| NodeSystemInfo { system_uuid: id.clone(), machine_id: id, ..NodeSystemInfo::default() };
         let has_cidrs = !self.pod_cidrs.is_empty();
         Node {
-            metadata: ObjectMeta { name: Some(self.name), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(self.name), labels: Some(self.labels), ..ObjectMeta::default() },
             spec: Some(NodeSpec {
                 pod_cidr: self.pod_cidrs.first().cloned(),
                 pod_cidrs: has_cidrs.then_some(self.pod_cidrs),

@@ -11,6 +11,7 @@
 mod duration;
 mod effect;
 mod findings;
+mod labels;
 mod pools;
 mod problem;
 mod raw;
@@ -22,6 +23,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -101,6 +103,8 @@ pub struct PoolFamily {
 pub struct OperatorSettings {
     /// For how long the blocks of a deleted node are given to nobody. At least two minutes.
     pub block_cooling: Duration,
+    /// Labels that a node must have, all of them, to be given blocks. Empty: every node is.
+    pub node_selector: BTreeMap<String, String>,
 }
 
 /// What only the agent reads.

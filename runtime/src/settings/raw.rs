@@ -100,6 +100,9 @@ pub struct RawIpamOperator {
     #[serde(rename = "clusterPoolIPv6MaskSize")]
     #[schemars(range(min = 1, max = 128))]
     pub cluster_pool_ipv6_mask_size: Option<i64>,
+    /// Labels that a node must have, all of them, to be given blocks. Default: none, so every node is.
+    #[schemars(extend("examples" = [{"example.com/network": "cadastre"}]))]
+    pub node_selector: Option<BTreeMap<String, String>>,
     /// Mode multi-pool: pools to create at the first start. Without effect in the modes of this release.
     #[serde(rename = "autoCreateCiliumPodIPPools")]
     pub auto_create_cilium_pod_ip_pools: Option<BTreeMap<String, serde_json::Value>>,

@@ -67,7 +67,13 @@ impl Shape {
     }
 
     fn check_keys(&self, schema: &Value, path: &str, values: &mut Map<String, Value>, problems: &mut Vec<Problem>) {
-        let Some(known) = properties(schema) else { return };
+        let Some(known) = properties(schema) else {
+            // Keys are the person's own, such as labels; what they may be set to is known all the same.
+            values.retain(|key, value| {
+                self.check_value(&schema["additionalProperties"], &join(path, key), value, problems)
+            });
+            return;
+        };
         values.retain(|key, value| {
             let path = join(path, key);
             match known.get(key) {

@@ -23,6 +23,10 @@ impl fmt::Display for Settings {
                 }
             }
         }
+        if !operator.node_selector.is_empty() {
+            let labels = operator.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            writeln!(f, "nodes with:       {}", list(labels))?;
+        }
         writeln!(f, "block cooling:    {}", show(operator.block_cooling))?;
         writeln!(f, "address cooling:  {}", show(agent.address_cooling))?;
         writeln!(f, "add wait:         {}", show(agent.add_wait))?;

@@ -213,6 +213,16 @@ const TUNING: &[Refused] = &[
         "agent: {addressCooling: soon}",
         &["agent.addressCooling: \"soon\" is not a duration; write one like 300ms, 30s, 5m or 1h30m"],
     ),
+    (
+        "ipam: {operator: {nodeSelector: {example.com/pods: true}}}",
+        &["ipam.operator.nodeSelector.example.com/pods: read true; text would be right"],
+    ),
+    (
+        "ipam: {operator: {nodeSelector: {example.com/: 'yes'}}}",
+        &[
+            "ipam.operator.nodeSelector: \"example.com/\" is not the key of a label; write one like example.com/role or role",
+        ],
+    ),
     ("logLevel: verbose", &["logLevel: \"verbose\" is no level; one of error, warn, info, debug, trace is"]),
     ("logFormat: yaml", &["logFormat: \"yaml\" is no format; one of text, json is"]),
     (
@@ -293,7 +303,7 @@ fn nothing_written_is_cilium_s_cluster_pool() {
             Settings {
                 mode: cluster_pool(vec![pool(Family::V4, &["10.0.0.0/8"], 24)]),
                 families: vec![Family::V4],
-                operator: OperatorSettings { block_cooling: Duration::from_mins(5) },
+                operator: OperatorSettings { block_cooling: Duration::from_mins(5), node_selector: BTreeMap::new() },
                 agent: AgentSettings { address_cooling: Duration::from_secs(30), add_wait: Duration::from_secs(10) },
                 api_server: None,
                 log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
@@ -466,4 +476,15 @@ log:              info as text
 warning:          ipam.clusterPoolIPv4 is the older spelling of ipam.operator.clusterPoolIPv4PodCIDRList: it works, but rename it
 "
     );
+}
+
+#[test]
+fn a_node_selector_keeps_its_labels_as_written() {
+    let text = "ipam: {operator: {nodeSelector: {example.com/Pods.of: \"true\", Role: worker}}}";
+    let settings = Settings::from_yaml(text).unwrap();
+    let labels = [("example.com/Pods.of", "true"), ("Role", "worker")];
+    let labels: BTreeMap<_, _> = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    assert_eq!(settings.operator.node_selector, labels);
+    assert!(settings.to_string().contains("nodes with:       Role=worker, example.com/Pods.of=true\n"), "{settings}");
+    assert_eq!(settings.warnings, [] as [String; 0]);
 }

@@ -10,12 +10,12 @@ use cadastre_core::Family;
 use super::duration::{self, show};
 use super::findings::Findings;
 use super::problem::SettingsError;
-use super::raw::{Port, RawAgent, RawOperator, RawSettings};
+use super::raw::{Port, RawAgent, RawSettings};
 use super::shape::Shape;
 use super::source::Tree;
 use super::{
     AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, Settings, effect, pools,
+    OperatorSettings, Settings, effect, labels, pools,
 };
 
 /// Connections to a pod outlive it by less than this: two minutes is how long Linux keeps retrying one by default.
@@ -51,7 +51,7 @@ impl Settings {
         let built = mode(raw, findings);
         let families = families(raw, built, findings);
         let mode = built.and_then(|mode| mode_settings(mode, raw, &families, findings));
-        let operator = operator(&raw.operator, findings);
+        let operator = operator(raw, findings);
         let agent = agent(&raw.agent, findings);
         let api_server = api_server(raw, findings);
         let log = log(raw, findings);
@@ -143,15 +143,21 @@ fn mode_settings(mode: Mode, raw: &RawSettings, families: &[Family], findings: &
     }
 }
 
-fn operator(raw: &RawOperator, findings: &mut Findings) -> Option<OperatorSettings> {
+fn operator(raw: &RawSettings, findings: &mut Findings) -> Option<OperatorSettings> {
     let key = "operator.cooling";
-    let block_cooling = duration(key, raw.cooling.as_deref(), Duration::from_mins(5), findings)?;
+    let block_cooling = duration(key, raw.operator.cooling.as_deref(), Duration::from_mins(5), findings)?;
     if block_cooling < MIN_BLOCK_COOLING {
         let (read, least) = (show(block_cooling), show(MIN_BLOCK_COOLING));
         let why = "others may still talk to the addresses of a deleted node";
         findings.problem(key, format!("{read} is too short, since {why}; write {least} or more"));
     }
-    Some(OperatorSettings { block_cooling })
+    let node_selector = raw.ipam.operator.node_selector.clone().unwrap_or_default();
+    for (key, value) in &node_selector {
+        if let Some(what) = labels::problem(key, value) {
+            findings.problem("ipam.operator.nodeSelector", what);
+        }
+    }
+    Some(OperatorSettings { block_cooling, node_selector })
 }
 
 fn agent(raw: &RawAgent, findings: &mut Findings) -> Option<AgentSettings> {
