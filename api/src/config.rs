@@ -28,6 +28,9 @@ pub const CONFIG_NAME: &str = "cluster";
     validation = Rule::new("self.spec.mode == oldSelf.spec.mode || !has(oldSelf.status) || !oldSelf.status.inUse")
         .message("the mode cannot be changed while blocks are in use (status.inUse): set ipam.mode back to the recorded mode, or drain and remove every node first")
         .field_path(".spec.mode"),
+    validation = Rule::new("!has(oldSelf.status) || !oldSelf.status.inUse || (has(oldSelf.status.draining) && oldSelf.status.draining) || (has(self.status) && self.status.inUse && oldSelf.status.cidrs.all(old, !old.inUse || self.status.cidrs.exists(new, new.cidr == old.cidr && new.inUse && new.maskSize == old.maskSize && new.pool == old.pool)))")
+        .message("what is in use stays as it is recorded (status.inUse, status.cidrs): remove the nodes that hold blocks, and the operator clears it once they have cooled")
+        .field_path(".status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "recorded mode"),
     printcolumn(name = "In use", type_ = "boolean", json_path = ".status.inUse", description = "whether the mode is fixed"),
     printcolumn(name = "Refused", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].status", description = "whether somebody configured another mode"),
@@ -51,9 +54,10 @@ pub struct IPAMConfigStatus {
     /// Somebody is about to clear `inUse` of the cluster or of a CIDR: no block committed meanwhile is published.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// The CIDRs that were admitted to pools. Overlap is decided here.
+    /// The CIDRs that were admitted to pools. Overlap is decided here. (A pool has 64 of a family at most; the bound is what
+    /// the API server's budget for rules allows.)
     #[serde(default)]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 256))]
     pub cidrs: Vec<AdmittedCidr>,
     /// `ModeChangeRefused`, `PoolChangeRefused`.
     #[serde(default)]

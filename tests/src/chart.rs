@@ -34,6 +34,21 @@ impl ControlPlane {
         helm.args(["--namespace", NAMESPACE, "--values", "-"]).args(flags).stdin(values).run().await
     }
 
+    /// Takes away what the API server protects Cadastre's objects with, as somebody may who knows what he does; and waits
+    /// until it is gone.
+    pub async fn remove_protection(&self) -> Result<()> {
+        let bindings =
+            ["delete", "validatingadmissionpolicybindings", "-l", "app.kubernetes.io/name=cadastre-admission"];
+        self.kubectl(&bindings).await?.ok()?;
+        eventually(Duration::from_secs(30), "deletions are accepted", async || {
+            for kind in ["ipamconfigs", "ipamledgers", "ippools"] {
+                self.kubectl(&["delete", kind, "--all", "--dry-run=server"]).await?.ok()?;
+            }
+            anyhow::Ok(())
+        })
+        .await
+    }
+
     /// Runs `helm` as administrator.
     pub async fn helm(&self, args: &[&str]) -> Result<Output> {
         self.helm_program()?.args(args).run().await
