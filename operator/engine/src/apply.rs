@@ -14,14 +14,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 use crate::assign::shortage_reason;
 use crate::claims::contest_message;
 use crate::effect::Action;
-use crate::engine::{Engine, Flight};
+use crate::engine::{Engine, Flight, Later};
 use crate::ledger::Place;
-use crate::nodes::{Published, after};
+use crate::nodes::{Published, after, backoff};
 use crate::page::Change;
 
 /// What is known of a page is fresh for this long: half of what a block cools at least (the other half is for a write
 /// under way).
 const FRESH: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// Patches of one `IPAMNode` this close together are counted, and these many are done at once.
+const WINDOW: std::time::Duration = std::time::Duration::from_mins(1);
+const QUICK: u32 = 5;
 
 impl Engine {
     pub(crate) fn apply(&mut self, name: &str) {
@@ -41,7 +45,7 @@ impl Engine {
             // Which of the two UIDs is the old one, only a live GET can say.
             self.raise_doubt(name);
         } else if published.spec != spec {
-            if !self.recheck(name, &spec) {
+            if !self.recheck(name, &spec) && self.is_calm(name) {
                 let spec = Box::new(spec);
                 self.start_apply(name, Action::PatchIpamNode { name: name.to_owned(), uid, generation, spec });
             }
@@ -73,6 +77,22 @@ impl Engine {
             self.refresh_page(*page);
         }
         !pages.is_empty()
+    }
+
+    /// Whether to patch now. Two operators with different views undo each other's patches until one has learned what it
+    /// lacks: that ends sooner, and costs the API server less, if each takes its time.
+    fn is_calm(&mut self, name: &str) -> bool {
+        let now = self.now;
+        let Some(rec) = self.nodes.get_mut(name) else { return false };
+        let (last, count) = rec.patched;
+        let count = if after(last, WINDOW) < now { 0 } else { count };
+        let not_before = if count < QUICK { now } else { backoff(last, count - QUICK) };
+        if not_before > now {
+            self.timers.insert((not_before, Later::Node(name.to_owned())));
+            return false;
+        }
+        rec.patched = (now, count + 1);
+        true
     }
 
     fn start_apply(&mut self, name: &str, action: Action) {

@@ -76,6 +76,16 @@ fn foreign_hands_are_contained_and_settled() {
 }
 
 #[test]
+fn pod_cidrs_that_overlap_are_mirrored_for_one_node_each() {
+    seeds(SCHEDULES / 2).run(Scenario { operators: 1, mirror: true, ..Scenario::default() });
+}
+
+#[test]
+fn two_operators_that_mirror_agree_in_the_end_who_has_what_overlaps() {
+    seeds(SCHEDULES / 2).run(Scenario { operators: 2, mirror: true, ..Scenario::default() });
+}
+
+#[test]
 fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
     let mut simulation = Simulation::new(7, 2, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
     simulation.add_node("n0", "");

@@ -167,6 +167,10 @@ impl Simulation {
         operator.sent.extend(operator.engine.handle(self.now, event));
     }
 
+    pub fn operator_count(&self) -> usize {
+        self.operators.len()
+    }
+
     /// One thing happens.
     pub fn step(&mut self, faults: bool) {
         let at = self.rng.random_range(0..self.operators.len());
