@@ -27,6 +27,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// For requests under way when the operator stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
+/// The ledger was read at an older version than it had.
+#[derive(Debug, thiserror::Error)]
+#[error("a page of the ledger is at an older version than it had: the store was restored from a backup")]
+pub struct WentBack;
+
 /// What the engine's task needs.
 pub struct Driver {
     pub engine: Engine,
@@ -38,8 +43,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Runs until the shutdown, then lets requests under way end.
-    pub async fn run(mut self, world: World, shutdown: Shutdown) {
+    /// Runs until the shutdown, then lets requests under way end. An error: nothing that is known holds any more.
+    pub async fn run(mut self, world: World, shutdown: Shutdown) -> Result<(), WentBack> {
         self.handle(Event::Started(Box::new(world)));
         self.report();
         let mut ticks = interval(TICK);
@@ -56,11 +61,15 @@ impl Driver {
             let tick = matches!(event, Event::Tick);
             self.handle(event);
             self.drain();
+            if self.engine.went_back() {
+                return Err(WentBack);
+            }
             if tick {
                 self.report();
             }
         }
         self.performer.finish(LAST_REQUESTS).await;
+        Ok(())
     }
 
     /// What is there already, in one go; outcomes first, since nodes wait for them.

@@ -7,7 +7,7 @@ use cadastre_engine::{Engine, EngineSettings, Phase};
 use cadastre_runtime::{ClientError, LoggingError, Readiness, ServeError, Settings, SettingsError, Shutdown};
 use kube::Client;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::drive::{Driver, Pulse, QUEUE};
 use crate::election::Election;
@@ -16,11 +16,11 @@ use crate::lease::{Elector, Timing};
 use crate::metrics::Metrics;
 use crate::node_view::Selector;
 use crate::observe;
+use crate::outcome::with_causes;
 use crate::perform::Performer;
 use crate::requests::Requests;
 use crate::settings::engine_settings;
 use crate::standby::stand_by;
-use crate::watch::WatchError;
 
 /// Prefix of metrics, and how the API server sees us.
 pub const COMPONENT: &str = "cadastre-operator";
@@ -53,7 +53,7 @@ pub enum RunError {
     #[error("not the leader any more: starting over, so that nothing is remembered that another one has changed")]
     LostLease,
     #[error("starting over, with everything read anew")]
-    Unfounded(#[source] WatchError),
+    Unfounded(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the engine does not answer any more: starting over")]
     Hangs,
     #[error("a task died: {0}")]
@@ -134,13 +134,29 @@ impl Process {
         }
     }
 
-    /// Reads the cluster and acts until told to stop.
-    async fn lead(self) -> Result<(), RunError> {
+    /// Acts until told to stop. If the store was restored from a backup meanwhile, it starts over and hears every agent
+    /// first: only this process knows of that, so it must not end.
+    async fn lead(mut self) -> Result<(), RunError> {
         self.metrics.leads(true);
+        let ended = loop {
+            match self.lead_on().await {
+                Err(RunError::Unfounded(why)) => {
+                    tracing::warn!(why = with_causes(&*why), "starting over, and hearing every agent first");
+                    self.settings.recover = true;
+                }
+                ended => break ended,
+            }
+        };
+        self.metrics.leads(false);
+        ended
+    }
+
+    /// Reads the cluster and acts until told to stop, or until what was read holds no more.
+    async fn lead_on(&self) -> Result<(), RunError> {
         self.health.phase(Phase::Starting);
         let observed = tokio::select! {
             () = self.shutdown.requested() => return Ok(()),
-            observed = observe::world(&self.client, self.selector, &self.health) => observed,
+            observed = observe::world(&self.client, self.selector.clone(), &self.health) => observed,
         };
         let (world, observation) = observed;
         tracing::info!(
@@ -153,25 +169,22 @@ impl Process {
         let mut watches = observation.follow(&sender);
         let pulse = Pulse::default();
         let driver = Driver {
-            engine: Engine::new(self.settings, rand::random()),
-            performer: Performer::new(self.requests, self.metrics.clone()),
+            engine: Engine::new(self.settings.clone(), rand::random()),
+            performer: Performer::new(self.requests.clone(), self.metrics.clone()),
             events,
-            health: self.health,
+            health: self.health.clone(),
             metrics: self.metrics.clone(),
             pulse: pulse.clone(),
         };
         // A set, so that the task ends with us, however we end.
         let mut driving = JoinSet::new();
-        driving.spawn(driver.run(world, self.shutdown));
-        let ended = tokio::select! {
-            Some(ended) = driving.join_next() => ended.map_err(|died| RunError::Died(died.to_string())),
+        driving.spawn(driver.run(world, self.shutdown.clone()));
+        let died = |died: JoinError| RunError::Died(died.to_string());
+        tokio::select! {
+            Some(ended) = driving.join_next() => ended.map_err(died)?.map_err(|why| RunError::Unfounded(why.into())),
             () = pulse.stopped() => Err(RunError::Hangs),
-            Some(ended) = watches.join_next() => {
-                Err(ended.map_or_else(|died| RunError::Died(died.to_string()), RunError::Unfounded))
-            }
-        };
-        self.metrics.leads(false);
-        ended
+            Some(ended) = watches.join_next() => Err(RunError::Unfounded(ended.map_err(died)?.into())),
+        }
     }
 }
 

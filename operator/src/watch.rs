@@ -119,7 +119,8 @@ impl<V: Watched> Watch<V> {
         tokio::time::sleep(self.backoff.next()).await;
     }
 
-    /// Reads everything, consistently, and says what vanished since. After an error, what was said so far holds.
+    /// Reads everything, consistently, and says what vanished since. After an error, what was said so far holds. An object
+    /// that is at an older version than it was shows that the store was restored, though its version may have been bumped.
     pub async fn list(&mut self, mut on: impl FnMut(Change<V>)) -> Result<(), WatchError> {
         self.version = None;
         let mut present = BTreeSet::new();
@@ -128,6 +129,9 @@ impl<V: Watched> Watch<V> {
             let page = self.read(self.page, continue_token).await?;
             for object in page.items {
                 present.extend(object.metadata().name.clone());
+                if let Some((ours, theirs)) = self.known.newer_than(object.metadata()) {
+                    return Err(WatchError::WentBack { kind: self.kind, ours, theirs });
+                }
                 self.known.see(object, &mut on);
             }
             continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
@@ -232,18 +236,27 @@ impl<V: Watched> Watch<V> {
     }
 }
 
-/// Name and UID of each object, to tell what went while nobody watched.
+/// Name, UID and version of each object, to tell what went while nobody watched.
 #[derive(Clone, Debug, Default)]
-struct Known(BTreeMap<String, String>);
+struct Known(BTreeMap<String, (String, u64)>);
 
 impl Known {
     /// An object was created or changed. If it is another one of the same name, its predecessor is gone.
     fn see<V: Watched>(&mut self, object: V, mut on: impl FnMut(Change<V>)) {
         let (name, uid) = identity(object.metadata());
-        if let Some(before) = self.0.insert(name.clone(), uid.clone()).filter(|before| *before != uid) {
+        let before = self.0.insert(name.clone(), (uid.clone(), number(object.metadata())));
+        if let Some((before, _)) = before.filter(|(before, _)| *before != uid) {
             on(Change::Gone { name, uid: before });
         }
         on(Change::Seen(object));
+    }
+
+    /// The version at which an object was seen and the one it is said to be at, if that is older.
+    fn newer_than(&self, metadata: &ObjectMeta) -> Option<(String, String)> {
+        let (name, uid) = identity(metadata);
+        let (_, ours) = self.0.get(&name).filter(|(known, _)| *known == uid)?;
+        let theirs = number(metadata);
+        (theirs < *ours).then(|| (ours.to_string(), theirs.to_string()))
     }
 
     fn forget(&mut self, name: &str) {
@@ -252,7 +265,7 @@ impl Known {
 
     /// What was known and is not `present`; forgotten with that.
     fn vanished(&mut self, present: &BTreeSet<String>) -> Vec<(String, String)> {
-        self.0.extract_if(.., |name, _| !present.contains(name)).collect()
+        self.0.extract_if(.., |name, _| !present.contains(name)).map(|(name, (uid, _))| (name, uid)).collect()
     }
 }
 
@@ -268,6 +281,11 @@ fn api_error(kind: &'static str, source: kube::Error) -> WatchError {
 /// The name and UID of an object.
 pub fn identity(metadata: &ObjectMeta) -> (String, String) {
     (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())
+}
+
+/// A version as the number it is (KEP-5504); 0 if it is none.
+fn number(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// Versions are numbers that grow with every write; what is none cannot be trusted to go on from.
@@ -323,6 +341,16 @@ mod tests {
         assert_eq!(known.vanished(&present), [("a".to_owned(), "1".to_owned())]);
         assert_eq!(known.vanished(&present), []);
         assert_eq!(see(&mut known, "a", "3"), ["+3"]);
+    }
+
+    #[test]
+    fn an_object_at_an_older_version_shows_that_the_store_went_back() {
+        let at = |version: &str, uid: &str| ObjectMeta { resource_version: Some(version.into()), ..thing("a", uid).0 };
+        let mut known = Known::default();
+        known.see(Thing(at("100", "1")), |_| ());
+        assert_eq!(known.newer_than(&at("99", "1")), Some(("100".into(), "99".into())));
+        assert_eq!(known.newer_than(&at("100", "1")), None);
+        assert_eq!(known.newer_than(&at("99", "2")), None, "another object");
     }
 
     #[test]

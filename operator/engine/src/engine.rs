@@ -143,6 +143,7 @@ pub struct Engine {
     pub(crate) flights: HashMap<EffectId, Flight>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
+    pub(crate) went_back: bool,
     /// Events handled so far.
     pub(crate) turn: u64,
     next_id: u64,
@@ -209,6 +210,7 @@ impl Engine {
             flights: HashMap::new(),
             effects: Vec::new(),
             counters: Counters::default(),
+            went_back: false,
             turn: 0,
             next_id: 0,
             rng: StdRng::from_seed(seed),
@@ -220,6 +222,9 @@ impl Engine {
         self.now = now;
         self.turn += 1;
         self.observe(event);
+        if self.went_back {
+            return Vec::new();
+        }
         if !matches!(self.stage, Stage::Starting) {
             self.wake();
             self.recover();
@@ -384,6 +389,13 @@ impl Engine {
                 Stage::Live { occupancy } => occupancy.reserve(range),
             }
         }
+    }
+
+    /// Whether the API server answered with an older state than it had: it was restored from a backup, and all that is known
+    /// is of a lost future. Nothing is to be done any more but to start over with `recover`.
+    #[must_use]
+    pub fn went_back(&self) -> bool {
+        self.went_back
     }
 
     /// What the cluster refuses of the settings.

@@ -40,8 +40,9 @@ impl Ledger {
     pub fn load<P>(&mut self, object: IPAMLedger, occupancy: &mut Occupancy<P>, claims: &Claims) -> (Settled, PageId) {
         let spec = &object.spec;
         let id = self.page_id(PageKey { pool: spec.pool.clone(), range: spec.range, mask: spec.mask_size });
-        if self.pages[id].flight.is_some() || self.pages[id].reading {
-            // Its own outcome brings what this read would.
+        let page = &self.pages[id];
+        if page.flight.is_some() || page.reading || page.is_newer_than(&object) {
+            // Its own outcome brings what this read would, or did.
             return (Settled::default(), id);
         }
         let settled = self.pages[id].read(Some(object));

@@ -106,7 +106,10 @@ impl Engine {
                 return;
             }
         };
-        let settled = self.ledger.page_mut(id).read(found);
+        let page = self.ledger.page_mut(id);
+        // One request for a page at a time: its answer is older than what is known only if the store is.
+        self.went_back |= found.as_ref().is_some_and(|found| page.is_newer_than(found));
+        let settled = page.read(found);
         self.expect_again(id);
         self.settle(id, settled);
         self.page_known(id);

@@ -17,6 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::nodes::version;
+
 /// Which page a block belongs to: a pure function of the block and the CIDR it was cut from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PageKey {
@@ -184,6 +186,12 @@ impl Page {
     /// The entry of a change that takes `block` and waits or is under way.
     pub fn taking(&self, block: &Cidr) -> Option<&BlockEntry> {
         self.takings().find(|entry| entry.block == *block)
+    }
+
+    /// What is known was written after `object`.
+    pub fn is_newer_than(&self, object: &IPAMLedger) -> bool {
+        let known = self.resource_version.as_deref().map(|known| version(Some(known)));
+        known.is_some_and(|known| version(object.metadata.resource_version.as_deref()) < known)
     }
 
     pub fn is_busy(&self) -> bool {
