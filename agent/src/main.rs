@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("cadastre-agent: {error:#}");
+            eprintln!("cadastre-agent: {}", cadastre_runtime::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

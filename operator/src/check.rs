@@ -42,7 +42,7 @@ pub enum Verdict {
 
 /// Checks a settings file, and if `live` against what the cluster records.
 pub async fn check(file: &Path, live: bool) -> Result<Verdict, CheckError> {
-    let settings = Settings::load(file)?;
+    let settings = Settings::load_values(file)?;
     if !live {
         return Ok(Verdict::Good(settings.to_string()));
     }

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use cadastre_engine::Outcome;
+pub use cadastre_runtime::with_causes;
 use kube::core::Status;
 
 /// What came of a request that did not succeed.
@@ -75,21 +76,6 @@ impl Failure {
 fn retry_after(status: &Status) -> Duration {
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds == 0 { DEFAULT_RETRY_AFTER } else { Duration::from_secs(seconds.into()) }
-}
-
-/// The error and what caused it, on one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors print their source themselves.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// For metrics.

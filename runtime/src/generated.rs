@@ -32,11 +32,17 @@ pub fn crds_yaml() -> Result<String, GenerateError> {
 
 /// The chart's `values.schema.json`: what the settings may hold, and what else the chart reads.
 pub fn values_schema() -> Result<String, GenerateError> {
-    let mut schema = schema_of::<RawSettings>();
-    merge(&mut schema, schema_of::<ChartValues>());
+    let mut schema = schema_of_values();
     schema["title"] = "Values of the chart cadastre".into();
     schema["description"] = "Generated from the types of cadastre-runtime. Null means not written.".into();
     Ok(format!("{schema:#}\n"))
+}
+
+/// What a whole values.yaml may hold.
+pub(crate) fn schema_of_values() -> Value {
+    let mut schema = schema_of::<RawSettings>();
+    merge(&mut schema, schema_of::<ChartValues>());
+    schema
 }
 
 /// The schema of a type, without references, as Helm's validator and people read it most easily.

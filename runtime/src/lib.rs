@@ -9,6 +9,7 @@
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
+mod causes;
 mod chart_values;
 mod client;
 mod generated;
@@ -18,6 +19,7 @@ mod server;
 mod settings;
 mod shutdown;
 
+pub use causes::with_causes;
 pub use client::{ClientError, client};
 pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};

@@ -32,6 +32,7 @@ use cadastre_core::{Cidr, Family};
 
 pub use problem::{Problem, SettingsError};
 pub use raw::RawSettings;
+use shape::Shape;
 
 /// Validated settings, of operator and agent alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,12 +158,18 @@ impl Settings {
     /// Reads the file, then the environment (`CADASTRE__IPAM__MODE` and so on), and validates.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let tree = source::load(path, source::environment())?;
-        validate::settings(tree)
+        validate::settings(tree, &Shape::settings())
+    }
+
+    /// As [`Settings::load`], of a file that may be a whole values.yaml: what only the chart reads may be in it.
+    pub fn load_values(path: &Path) -> Result<Self, SettingsError> {
+        let tree = source::load(path, source::environment())?;
+        validate::settings(tree, &Shape::values())
     }
 
     /// Validates the text of a settings file, without the environment.
     pub fn from_yaml(text: &str) -> Result<Self, SettingsError> {
         let tree = source::parse(text, Vec::new())?;
-        validate::settings(tree)
+        validate::settings(tree, &Shape::settings())
     }
 }

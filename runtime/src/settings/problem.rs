@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("settings file {}: {source}: name the file that the chart's ConfigMap holds with --config", path.display())]
+    #[error("settings file {} cannot be read: name the file that the chart's ConfigMap holds with --config", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -23,6 +23,11 @@ impl Shape {
         Self(crate::generated::schema_of::<RawSettings>())
     }
 
+    /// The shape of a values.yaml: the settings, and what only the chart reads.
+    pub fn values() -> Self {
+        Self(crate::generated::schema_of_values())
+    }
+
     /// The key that `segments` mean, in any case and with any underscores, with its schema. The error says what was
     /// unknown and what would be right.
     pub fn resolve(&self, segments: &[&str]) -> Result<(Vec<String>, &Value), String> {

@@ -26,6 +26,13 @@ const MODES_AND_FAMILIES: &[Refused] = &[
     ),
     ("ipam: {mode: 1}", &["ipam.mode: read 1; one of \"kubernetes\", \"cluster-pool\" would be right"]),
     (
+        "ipam: {mode: clusterpool, operator: {clusterPoolIPv4PodCIDRList: [10.0.0.1/8]}}",
+        &[
+            "ipam.mode: \"clusterpool\" is not a mode; one of kubernetes, cluster-pool, multi-pool, eni, azure is",
+            "ipam.operator.clusterPoolIPv4PodCIDRList[0]: \"10.0.0.1/8\" has host bits set; did you mean 10.0.0.0/8?",
+        ],
+    ),
+    (
         "ipv4: {enabled: false}",
         &["ipv4.enabled: false, and IPv6 is not enabled either; set ipv4.enabled or ipv6.enabled to true"],
     ),
@@ -407,7 +414,7 @@ azure: {resourceGroup: rg}
 
 fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    validate::settings(source::parse(text, variables)?)
+    validate::settings(source::parse(text, variables)?, &Shape::settings())
 }
 
 #[test]
@@ -453,7 +460,7 @@ fn a_missing_file_is_named() {
     let error = Settings::load(Path::new("/nowhere/config.yaml")).unwrap_err().to_string();
     assert_eq!(
         error,
-        "settings file /nowhere/config.yaml: No such file or directory (os error 2): name the file that the chart's ConfigMap holds with --config"
+        "settings file /nowhere/config.yaml cannot be read: name the file that the chart's ConfigMap holds with --config"
     );
 }
 
@@ -487,4 +494,17 @@ fn a_node_selector_keeps_its_labels_as_written() {
     assert_eq!(settings.operator.node_selector, labels);
     assert!(settings.to_string().contains("nodes with:       Role=worker, example.com/Pods.of=true\n"), "{settings}");
     assert_eq!(settings.warnings, [] as [String; 0]);
+}
+
+#[test]
+fn a_whole_values_file_is_taken_where_one_is_checked() {
+    let chart = include_str!("../../../charts/cadastre/values.yaml");
+    let of_values = |text: &str| validate::settings(source::parse(text, Vec::new())?, &Shape::values());
+    assert_eq!(of_values(chart).unwrap(), Settings::from_yaml("{}").unwrap());
+    let own = "operator: {replicas: 3, cooling: 7m}\nagent: {image: {tag: x}}\n";
+    assert_eq!(of_values(own).unwrap().operator.block_cooling, Duration::from_mins(7));
+    assert_eq!(Settings::from_yaml(own).unwrap_err().problems().len(), 2);
+    let wrong = of_values("operator: {replica: 3, cooling: 7}").unwrap_err();
+    let wrong: Vec<_> = wrong.problems().iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(wrong, ["operator.cooling", "operator.replica"]);
 }

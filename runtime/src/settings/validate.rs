@@ -25,11 +25,13 @@ const MIN_BLOCK_COOLING: Duration = Duration::from_mins(2);
 /// since it knows the reason.
 const MAX_ADD_WAIT: Duration = Duration::from_secs(25);
 
-/// Validates everything that was read.
-pub fn settings(tree: Tree) -> Result<Settings, SettingsError> {
+/// Validates everything that was read, in which `known` may stand.
+pub fn settings(tree: Tree, known: &Shape) -> Result<Settings, SettingsError> {
     let Tree { mut values, variables, problems } = tree;
     let mut findings = Findings { problems, warnings: Vec::new() };
-    findings.problems.extend(Shape::settings().check(&mut values));
+    findings.problems.extend(known.check(&mut values));
+    // What is known and no setting is the chart's own.
+    drop(Shape::settings().check(&mut values));
     let raw = match serde_json::from_value::<RawSettings>(values.clone()) {
         Ok(raw) => raw,
         Err(error) => {
@@ -50,7 +52,9 @@ impl Settings {
     fn gather(raw: &RawSettings, values: &serde_json::Value, findings: &mut Findings) -> Option<Self> {
         let built = mode(raw, findings);
         let families = families(raw, built, findings);
-        let mode = built.and_then(|mode| mode_settings(mode, raw, &families, findings));
+        // Pools that make no sense are named whatever mode is meant.
+        let checked = mode_settings(built.unwrap_or(Mode::ClusterPool), raw, &families, findings);
+        let mode = built.and(checked);
         let operator = operator(raw, findings);
         let agent = agent(&raw.agent, findings);
         let api_server = api_server(raw, findings);
