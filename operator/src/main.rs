@@ -6,6 +6,7 @@
 //!           └───▶ drive ─▶ engine ─▶ perform (requests, outcome, publish)
 //! health, metrics                               what people see of it
 //! check                                         settings against what is recorded
+//! plan                                          what would be done now: the engine over a store in memory
 //! ```
 //!
 //! Nothing here decides who gets which block: that is the engine's, which does no I/O.
@@ -22,9 +23,11 @@ mod node_view;
 mod observe;
 mod outcome;
 mod perform;
+mod plan;
 mod publish;
 mod requests;
 mod run;
+mod service_cidrs;
 mod settings;
 mod standby;
 mod watch;
@@ -34,13 +37,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::check::Verdict;
 use crate::run::Options;
 
 /// `EX_CONFIG` of sysexits.h: the cluster would refuse these settings.
 const EX_CONFIG: u8 = 78;
+
+/// Where the chart mounts the settings in the operator's pod.
+const MOUNTED: &str = "/etc/cadastre/config.yaml";
 
 /// One task runs the engine, others do I/O: more threads would only take memory.
 const WORKERS: usize = 2;
@@ -72,22 +78,38 @@ enum Command {
     },
     /// Validate a settings file and print what it comes to. Exits with 1 if it is wrong.
     CheckConfig {
-        /// Settings file: the content of the chart's `ConfigMap`.
+        /// A values.yaml, or the content of the chart's `ConfigMap`.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Compare with what the cluster records. Exits with 78 if the settings would be refused.
         #[arg(long)]
         live: bool,
     },
+    /// Print what the operator would do now, and do nothing. Exits with 78 if something of the settings would be refused.
+    Plan {
+        /// A values.yaml, or the content of the chart's `ConfigMap`.
+        #[arg(long, value_name = "FILE", default_value = MOUNTED)]
+        config: PathBuf,
+        /// For people, or for programs.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Print the custom resource definitions as YAML.
     Crds,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
 }
 
 fn main() -> ExitCode {
     match start(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("cadastre-operator: {error:#}");
+            eprintln!("cadastre-operator: {}", cadastre_runtime::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -105,6 +127,16 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::from(EX_CONFIG));
             }
         },
+        Command::Plan { config, output } => {
+            let outlook = block_on(plan::plan(&config))??;
+            match output {
+                Output::Text => print!("{outlook}"),
+                Output::Json => println!("{}", serde_json::to_string_pretty(&outlook)?),
+            }
+            if outlook.is_refused() {
+                return Ok(ExitCode::from(EX_CONFIG));
+            }
+        }
         Command::Crds => print!("{}", cadastre_runtime::crds_yaml()?),
     }
     Ok(ExitCode::SUCCESS)

@@ -8,16 +8,14 @@
 //! last, because it says what may be committed. Nobody watches the ledger: only operators write it, and a conflict
 //! tells of another one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, IPPool};
-use cadastre_core::Cidr;
 use cadastre_engine::{Event, NodeSeen, World};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -25,6 +23,7 @@ use crate::health::Health;
 use crate::lean::{Lean, Parts};
 use crate::node_view::{NodeView, Selector};
 use crate::outcome::with_causes;
+use crate::service_cidrs::{ServiceCidrView, ServiceCidrs};
 use crate::watch::{Change, Watch, WatchError, Watched};
 
 /// 100 Nodes of 10 KB are 1 MB, which is the most that is held untrimmed.
@@ -46,27 +45,6 @@ impl<K: Clone + 'static> Watched for Lean<K> {
     }
 }
 
-/// What is read of a `ServiceCIDR`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct ServiceCidrView {
-    #[serde(deserialize_with = "crate::lean::metadata")]
-    metadata: ObjectMeta,
-    spec: ServiceCidrSpec,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct ServiceCidrSpec {
-    cidrs: Vec<String>,
-}
-
-impl Watched for ServiceCidrView {
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-}
-
 /// The watches, after everything was read once.
 pub struct Observation {
     nodes: Watch<NodeView>,
@@ -76,11 +54,33 @@ pub struct Observation {
     /// `None` if the cluster has no such API, or keeps it from us.
     service_cidrs: Option<(Watch<ServiceCidrView>, ServiceCidrs)>,
     trimmer: Trimmer,
-    health: Health,
 }
 
-/// Reads everything, for as long as it takes.
-pub async fn world(client: &Client, selector: Selector, health: &Health) -> (World, Observation) {
+/// What is done about a kind that cannot be read.
+pub enum Patience {
+    /// It is said, and tried again until it can be.
+    Endless(Health),
+    /// It ends the reading.
+    None,
+}
+
+impl Patience {
+    /// `Ok` if the reading goes on.
+    fn judge(&self, kind: &'static str, outcome: Result<(), WatchError>) -> Result<(), WatchError> {
+        match self {
+            Self::Endless(health) => health.watch(kind, outcome),
+            Self::None => outcome?,
+        }
+        Ok(())
+    }
+}
+
+/// Reads everything.
+pub async fn world(
+    client: &Client,
+    selector: Selector,
+    patience: &Patience,
+) -> Result<(World, Observation), WatchError> {
     let mut nodes = watch::<NodeView, Node>(client, "Nodes", NODES_A_PAGE);
     let mut ipam_nodes = lean_watch::<IPAMNode>(client, "IPAMNodes", OBJECTS_A_PAGE);
     let mut pools = lean_watch::<IPPool>(client, "IPPools", OBJECTS_A_PAGE);
@@ -88,35 +88,36 @@ pub async fn world(client: &Client, selector: Selector, health: &Health) -> (Wor
     let mut config = lean_watch::<IPAMConfig>(client, "IPAMConfigs", OBJECTS_A_PAGE);
     let mut trimmer = Trimmer { selector, complaints: HashMap::new() };
     let (nodes_seen, ipam_nodes_seen, pools_seen, service_cidrs) = tokio::join!(
-        first(&mut nodes, health, |node| Some(trimmer.trim(node))),
-        first(&mut ipam_nodes, health, readable),
-        first(&mut pools, health, readable),
-        first_service_cidrs(client, health),
+        first(&mut nodes, patience, |node| Some(trimmer.trim(node))),
+        first(&mut ipam_nodes, patience, readable),
+        first(&mut pools, patience, readable),
+        first_service_cidrs(client, patience),
     );
-    let pages_seen = every_page(&mut pages, health).await;
-    let config_seen = first(&mut config, health, readable).await;
+    let service_cidrs = service_cidrs?;
+    let pages_seen = every_page(&mut pages, patience).await?;
+    let config_seen = first(&mut config, patience, readable).await?;
     let world = World {
         config: config_seen.into_iter().next(),
         pages: pages_seen,
-        nodes: nodes_seen,
-        ipam_nodes: ipam_nodes_seen,
-        pools: pools_seen,
+        nodes: nodes_seen?,
+        ipam_nodes: ipam_nodes_seen?,
+        pools: pools_seen?,
         service_cidrs: service_cidrs.as_ref().map(|(_, cidrs)| cidrs.all()).unwrap_or_default(),
     };
-    (world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, trimmer, health: health.clone() })
+    Ok((world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, trimmer }))
 }
 
 impl Observation {
     /// Sends every change from now on. A task ends only if what was seen so far is worth nothing any more.
-    pub fn follow(self, events: &mpsc::Sender<Event>) -> JoinSet<WatchError> {
-        let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut trimmer, health } = self;
+    pub fn follow(self, events: &mpsc::Sender<Event>, health: &Health) -> JoinSet<WatchError> {
+        let Self { nodes, ipam_nodes, pools, config, service_cidrs, mut trimmer } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(nodes, events.clone(), health.clone(), move |change| Some(trimmer.event(change))));
         tasks.spawn(follow(ipam_nodes, events.clone(), health.clone(), ipam_node_event));
         tasks.spawn(follow(pools, events.clone(), health.clone(), pool_event));
         tasks.spawn(follow(config, events.clone(), health.clone(), config_event));
         if let Some((watch, mut cidrs)) = service_cidrs {
-            tasks.spawn(follow(watch, events.clone(), health, move |change| Some(cidrs.event(change))));
+            tasks.spawn(follow(watch, events.clone(), health.clone(), move |change| Some(cidrs.event(change))));
         }
         tasks
     }
@@ -131,14 +132,18 @@ fn lean_watch<K: Parts + Clone + 'static>(client: &Client, kind: &'static str, p
 }
 
 /// All objects, once they could be read.
-async fn first<V: Watched, T>(watch: &mut Watch<V>, health: &Health, mut keep: impl FnMut(V) -> Option<T>) -> Vec<T> {
+async fn first<V: Watched, T>(
+    watch: &mut Watch<V>,
+    patience: &Patience,
+    mut keep: impl FnMut(V) -> Option<T>,
+) -> Result<Vec<T>, WatchError> {
     loop {
         match try_first(watch, &mut keep).await {
             Ok(objects) => {
-                health.watch(watch.kind(), Ok(()));
-                return objects;
+                patience.judge(watch.kind(), Ok(()))?;
+                return Ok(objects);
             }
-            Err(error) => health.watch(watch.kind(), Err(error)),
+            Err(error) => patience.judge(watch.kind(), Err(error))?,
         }
         watch.pause().await;
     }
@@ -159,18 +164,21 @@ async fn try_first<V: Watched, T>(
 }
 
 /// The ledger is the authority: while a page of it cannot be read, nothing may be decided.
-async fn every_page(watch: &mut Watch<Lean<IPAMLedger>>, health: &Health) -> Vec<IPAMLedger> {
+async fn every_page(watch: &mut Watch<Lean<IPAMLedger>>, patience: &Patience) -> Result<Vec<IPAMLedger>, WatchError> {
     loop {
-        let pages = first(watch, health, Some).await;
+        let pages = first(watch, patience, Some).await?;
         match pages.into_iter().map(Lean::into_object).collect() {
-            Ok(pages) => return pages,
-            Err(error) => health.watch(watch.kind(), Err(error.into())),
+            Ok(pages) => return Ok(pages),
+            Err(error) => patience.judge(watch.kind(), Err(WatchError::from(error)))?,
         }
         watch.pause().await;
     }
 }
 
-async fn first_service_cidrs(client: &Client, health: &Health) -> Option<(Watch<ServiceCidrView>, ServiceCidrs)> {
+async fn first_service_cidrs(
+    client: &Client,
+    patience: &Patience,
+) -> Result<Option<(Watch<ServiceCidrView>, ServiceCidrs)>, WatchError> {
     let mut watch = watch::<ServiceCidrView, ServiceCIDR>(client, "ServiceCIDRs", OBJECTS_A_PAGE);
     loop {
         match try_first(&mut watch, &mut Some).await {
@@ -179,14 +187,14 @@ async fn first_service_cidrs(client: &Client, health: &Health) -> Option<(Watch<
                 for object in objects {
                     cidrs.see(object);
                 }
-                return Some((watch, cidrs));
+                return Ok(Some((watch, cidrs)));
             }
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, "blocks that overlap the cluster's services are not recognised");
-                health.watch(watch.kind(), Ok(()));
-                return None;
+                patience.judge(watch.kind(), Ok(()))?;
+                return Ok(None);
             }
-            Err(error) => health.watch(watch.kind(), Err(error)),
+            Err(error) => patience.judge(watch.kind(), Err(error))?,
         }
         watch.pause().await;
     }
@@ -272,30 +280,5 @@ impl Trimmer {
                 Event::NodeGone { name }
             }
         }
-    }
-}
-
-/// The engine wants all of them at once.
-#[derive(Debug, Default)]
-struct ServiceCidrs(BTreeMap<String, Vec<Cidr>>);
-
-impl ServiceCidrs {
-    fn see(&mut self, object: ServiceCidrView) {
-        let parsed = object.spec.cidrs.iter().filter_map(|text| {
-            text.parse().inspect_err(|error| tracing::warn!(cidr = %text, %error, "service CIDR left out")).ok()
-        });
-        self.0.insert(object.metadata.name.unwrap_or_default(), parsed.collect());
-    }
-
-    fn event(&mut self, change: Change<ServiceCidrView>) -> Event {
-        match change {
-            Change::Seen(object) => self.see(object),
-            Change::Gone { name, .. } => drop(self.0.remove(&name)),
-        }
-        Event::ServiceCidrs(self.all())
-    }
-
-    fn all(&self) -> Vec<Cidr> {
-        self.0.values().flatten().copied().collect()
     }
 }

@@ -15,7 +15,7 @@ use crate::health::Health;
 use crate::lease::{Elector, Timing};
 use crate::metrics::Metrics;
 use crate::node_view::Selector;
-use crate::observe;
+use crate::observe::{self, Patience};
 use crate::outcome::with_causes;
 use crate::perform::Performer;
 use crate::requests::Requests;
@@ -154,11 +154,12 @@ impl Process {
     /// Reads the cluster and acts until told to stop, or until what was read holds no more.
     async fn lead_on(&self) -> Result<(), RunError> {
         self.health.phase(Phase::Starting);
+        let patience = Patience::Endless(self.health.clone());
         let observed = tokio::select! {
             () = self.shutdown.requested() => return Ok(()),
-            observed = observe::world(&self.client, self.selector.clone(), &self.health) => observed,
+            observed = observe::world(&self.client, self.selector.clone(), &patience) => observed,
         };
-        let (world, observation) = observed;
+        let (world, observation) = observed.map_err(|why| RunError::Unfounded(why.into()))?;
         tracing::info!(
             nodes = world.nodes.len(),
             ipam_nodes = world.ipam_nodes.len(),
@@ -166,7 +167,7 @@ impl Process {
             "read the cluster"
         );
         let (sender, events) = mpsc::channel(QUEUE);
-        let mut watches = observation.follow(&sender);
+        let mut watches = observation.follow(&sender, &self.health);
         let pulse = Pulse::default();
         let driver = Driver {
             engine: Engine::new(self.settings.clone(), rand::random()),
