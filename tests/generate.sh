@@ -5,4 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Custom resource definitions and the schema of the values, from the Rust types.
 UPDATE=1 cargo test --quiet -p cadastre-runtime --test generated
-git status --short -- charts
+# The tables of metrics, from what operator and agent register.
+UPDATE=1 cargo test --quiet -p cadastre-operator -p cadastre-agent the_documentation_lists_them
+git status --short -- charts docs

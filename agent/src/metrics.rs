@@ -3,14 +3,18 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cadastre_runtime::Catalog;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
 use crate::outlook::Outlook;
+
+/// Prefix of every name.
+pub const PREFIX: &str = "cadastre_agent";
 
 /// From a tenth of a millisecond, which a call takes, to 10 s, which an ADD waits for an assignment.
 const LATENCIES: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 10.0];
@@ -54,7 +58,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers all of them.
     #[must_use]
-    pub fn new(registry: &mut Registry) -> Self {
+    pub fn new(catalog: &mut Catalog) -> Self {
         let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
         let metrics = Self {
             addresses: Labelled::default(),
@@ -70,30 +74,41 @@ impl Metrics {
             reclaimed: Counter::default(),
             undelivered: Counter::default(),
         };
-        metrics.register(registry);
+        metrics.register(catalog);
         metrics
     }
 
-    fn register(&self, registry: &mut Registry) {
+    fn register(&self, catalog: &mut Catalog) {
         let Self { addresses, requests, latency, waiting, journal_bytes, journal_compactions, .. } = self.clone();
         let Self { journal_failed, mode_mismatch, cooling_cut_short, tombstones, reclaimed, undelivered, .. } =
             self.clone();
-        registry.register("addresses", "Addresses of this node by pool, family and state", addresses);
-        registry.register("requests", "Calls by verb and result: ok, or the CNI error code", requests);
-        registry.register_with_unit("request", "Time from reading a call to its reply", Unit::Seconds, latency);
-        registry.register("waiting", "ADDs that wait for an assignment", waiting);
-        registry.register_with_unit("journal", "Length of the journal", Unit::Bytes, journal_bytes);
-        registry.register("journal_compactions", "How often the journal was written anew", journal_compactions);
-        registry.register("journal_failed", "1 while no ADD can be recorded", journal_failed);
-        registry.register("mode_mismatch", "1 while configured and recorded mode differ", mode_mismatch);
-        registry.register(
+        catalog.show(
+            "addresses",
+            &["pool", "family", "state"],
+            "Addresses of this node; state is allocated, cooling, reserved or free",
+            addresses,
+        );
+        catalog.show(
+            "requests",
+            &["verb", "result"],
+            "Calls of the plugin; result is ok, or the CNI error code",
+            requests,
+        );
+        catalog.show_in(Unit::Seconds, "request", &["verb"], "Time from reading a call to its reply", latency);
+        catalog.show("waiting", &[], "ADDs that wait for an assignment", waiting);
+        catalog.show_in(Unit::Bytes, "journal", &[], "Length of the journal", journal_bytes);
+        catalog.show("journal_compactions", &[], "How often the journal was written anew", journal_compactions);
+        catalog.show("journal_failed", &[], "1 while no ADD can be recorded", journal_failed);
+        catalog.show("mode_mismatch", &[], "1 while configured and recorded mode differ", mode_mismatch);
+        catalog.show(
             "cooling_cut_short",
+            &[],
             "Addresses given early because nothing else was free",
             cooling_cut_short,
         );
-        registry.register("tombstones_replayed", "Attachments released by a DEL that found no agent", tombstones);
-        registry.register("reclaimed", "Attachments released because pod and namespace were gone", reclaimed);
-        registry.register("undelivered", "Allocations undone because the caller had gone away", undelivered);
+        catalog.show("tombstones_replayed", &[], "Attachments released by a DEL that found no agent", tombstones);
+        catalog.show("reclaimed", &[], "Attachments released because pod and namespace were gone", reclaimed);
+        catalog.show("undelivered", &[], "Allocations undone because the caller had gone away", undelivered);
     }
 
     /// One call was answered. `code`: of its error, if it failed.
@@ -127,5 +142,24 @@ impl Metrics {
         self.journal_compactions.inc_by(now.journal.compactions.saturating_sub(before.journal.compactions));
         self.journal_failed.set(now.journal.trouble.is_some().into());
         self.mode_mismatch.set(mode_differs.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE=1`, which `make generate` sets, writes it anew.
+    #[test]
+    fn the_documentation_lists_them() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/usage/metrics.md");
+        let mut catalog = Catalog::new(PREFIX);
+        drop(Metrics::new(&mut catalog));
+        let document = std::fs::read_to_string(path).unwrap();
+        let right = cadastre_runtime::with_table(&document, PREFIX, &catalog.table()).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &right).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == right, "docs/usage/metrics.md is old: run `make generate`");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_runtime::{Readiness, Settings, Shutdown, init_logging, registry};
+use cadastre_runtime::{Catalog, Readiness, Settings, Shutdown, init_logging};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
@@ -21,7 +21,7 @@ use crate::desk::Desk;
 use crate::journal::Found;
 use crate::kube::{Links, drive};
 use crate::lock::Lock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PREFIX};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;
@@ -62,11 +62,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let boot = boot_id().context("cannot read the boot ID")?;
     let state = restore(&state_dir, &boot, &settings, &identity);
 
-    let mut registry = registry(PREFIX);
-    let metrics = Metrics::new(&mut registry);
+    let mut catalog = Catalog::new(PREFIX);
+    let metrics = Metrics::new(&mut catalog);
     let readiness = Readiness::new();
     readiness.fail(checks::SOCKET, "not listening yet");
-    let server = cadastre_runtime::serve(listen, registry, readiness.clone(), shutdown.clone()).await?;
+    let server = cadastre_runtime::serve(listen, catalog.into_registry(), readiness.clone(), shutdown.clone()).await?;
 
     let (outlook_to, outlook) = watch::channel(Outlook::default());
     let (cluster_to, cluster) = watch::channel(Cluster::default());
@@ -95,9 +95,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     drop(server.task.await); // It ends with the shutdown, and says so itself if it ended before.
     thread.join().map_err(|_| anyhow::anyhow!("the thread that serves the socket has failed"))?
 }
-
-/// What every metric's name begins with.
-const PREFIX: &str = "cadastre_agent";
 
 /// What the serving thread is given.
 struct Serving {

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cadastre_engine::{Engine, Event, Phase, World};
 use cadastre_runtime::Shutdown;
@@ -16,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::forecast::Forecast;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::perform::Performer;
@@ -39,6 +40,9 @@ pub struct Driver {
     pub events: mpsc::Receiver<Event>,
     pub health: Health,
     pub metrics: Metrics,
+    pub forecast: Forecast,
+    /// The forecast's clock.
+    pub started: Instant,
     pub pulse: Pulse,
 }
 
@@ -100,6 +104,10 @@ impl Driver {
             self.health.refusals(Ok(&report.refusals));
         }
         self.metrics.report(&report);
+        self.metrics.served(self.engine.take_latencies());
+        if self.forecast.see(self.started.elapsed(), &report.pools) {
+            self.metrics.forecast(&self.forecast);
+        }
     }
 }
 

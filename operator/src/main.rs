@@ -4,7 +4,7 @@
 //! main ─▶ run ──▶ standby, election (lease)     who leads, and what shows before it leads
 //!           ├───▶ observe (watch, node_view)    the cluster as events
 //!           └───▶ drive ─▶ engine ─▶ perform (requests, outcome, publish)
-//! health, metrics                               what people see of it
+//! health, metrics, forecast                     what people see of it
 //! check                                         settings against what is recorded
 //! plan                                          what would be done now: the engine over a store in memory
 //! ```
@@ -15,6 +15,7 @@ mod backoff;
 mod check;
 mod drive;
 mod election;
+mod forecast;
 mod health;
 mod lean;
 mod lease;

@@ -1,17 +1,33 @@
 //! What Prometheus scrapes, under the prefix `cadastre_operator`.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cadastre_api::DEFAULT_POOL;
 use cadastre_engine::{RefusalKind, Report};
+use cadastre_runtime::{ApiRequests, Catalog};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
+
+use crate::forecast::Forecast;
 
 /// Seconds: a write takes 2 to 20 ms on a healthy API server; a request is given up after 15 s.
-const LATENCY_BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+const COMMIT_LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+/// Seconds: 10 ms on a quiet cluster, 10 s for the last of thousands at once, minutes for want of blocks.
+const SERVED_LATENCIES: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
+
+/// Prefix of every name.
+pub const PREFIX: &str = "cadastre_operator";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+    family: String,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BlockLabels {
@@ -21,91 +37,96 @@ struct BlockLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    action: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ActionLabels {
-    action: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 /// The operator's metrics. Clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// Counted by the client itself.
+    pub api: ApiRequests,
     leader: Gauge,
     mode_mismatch: Gauge,
     refusals: Family<KindLabels, Gauge>,
     blocks: Family<BlockLabels, Gauge>,
-    waiting_nodes: Gauge,
+    until_full: Family<PoolLabels, Gauge<f64, AtomicU64>>,
+    waiting_nodes: Family<ReasonLabels, Gauge>,
     served_nodes: Gauge,
     assignments: Counter,
     commits: Counter,
     conflicts: Counter,
-    requests: Family<RequestLabels, Counter>,
-    latency: Family<ActionLabels, Histogram>,
+    commit_latency: Histogram,
+    served_latency: Histogram,
 }
 
 impl Metrics {
-    /// Metrics that `registry` shows.
-    pub fn register(registry: &mut Registry) -> Self {
+    /// Metrics that `catalog` shows.
+    pub fn register(catalog: &mut Catalog) -> Self {
         let metrics = Self {
+            api: ApiRequests::register(catalog),
             leader: Gauge::default(),
             mode_mismatch: Gauge::default(),
             refusals: Family::default(),
             blocks: Family::default(),
-            waiting_nodes: Gauge::default(),
+            until_full: Family::default(),
+            waiting_nodes: Family::default(),
             served_nodes: Gauge::default(),
             assignments: Counter::default(),
             commits: Counter::default(),
             conflicts: Counter::default(),
-            requests: Family::default(),
-            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            commit_latency: Histogram::new(COMMIT_LATENCIES),
+            served_latency: Histogram::new(SERVED_LATENCIES),
         };
-        metrics.clone().show(registry);
+        metrics.clone().show(catalog);
         metrics
     }
 
-    fn show(self, registry: &mut Registry) {
+    fn show(self, catalog: &mut Catalog) {
         let Self {
+            api: _,
             leader,
             mode_mismatch,
             refusals,
             blocks,
+            until_full,
             waiting_nodes,
             served_nodes,
             assignments,
             commits,
             conflicts,
-            requests,
-            latency,
+            commit_latency,
+            served_latency,
         } = self;
-        registry.register("leader", "Whether this operator acts (1) or stands by (0)", leader);
-        registry.register(
+        catalog.show("leader", &[], "Whether this operator acts (1) or stands by (0)", leader);
+        catalog.show(
             "mode_mismatch",
+            &[],
             "Whether another ipam.mode is configured than the recorded one",
             mode_mismatch,
         );
-        registry.register("refusals", "Settings refused because they contradict what is in use, by kind", refusals);
-        registry.register("blocks", "Blocks by pool, family and state", blocks);
-        registry.register("waiting_nodes", "Nodes that wait for blocks", waiting_nodes);
-        registry.register("served_nodes", "Nodes whose IPAMNode has blocks", served_nodes);
-        registry.register("assignments", "Blocks committed to nodes since the start", assignments);
-        registry.register("commits", "Writes of ledger pages since the start", commits);
-        registry.register("conflicts", "Writes that somebody else's overtook, since the start", conflicts);
-        registry.register("api_requests", "Requests to the API server by action and result", requests);
-        registry.register_with_unit(
-            "api_request_duration",
-            "Time until the API server's answer, by action",
-            Unit::Seconds,
-            latency,
-        );
+        let help = "Settings refused because they contradict what is in use; kind is mode or pool";
+        catalog.show("refusals", &["kind"], help, refusals);
+        let help = "Blocks; state is held, cooling, reserved or free, and mirrored in mode kubernetes";
+        catalog.show("blocks", &["pool", "family", "state"], help, blocks);
+        let help = "When the pool has no free block, at the rate of the last hour; absent while it does not fill";
+        catalog.show_in(Unit::Seconds, "time_until_full", &["pool", "family"], help, until_full);
+        let help =
+            "Nodes that wait for blocks; reason is that of the condition Assigned, or Queued while it is on its way";
+        catalog.show("waiting_nodes", &["reason"], help, waiting_nodes);
+        catalog.show("served_nodes", &[], "Nodes whose IPAMNode has blocks", served_nodes);
+        catalog.show("assignments", &[], "Blocks committed to nodes since the start", assignments);
+        catalog.show("commits", &[], "Writes of ledger pages since the start", commits);
+        catalog.show("conflicts", &[], "Writes that somebody else's overtook, since the start", conflicts);
+        let help = "From the wish to write a ledger page to the answer that it is written";
+        catalog.show_in(Unit::Seconds, "commit_duration", &[], help, commit_latency);
+        let help = "From the first sight of a Node to its IPAMNode carrying its blocks";
+        catalog.show_in(Unit::Seconds, "node_to_block", &[], help, served_latency);
     }
 
     /// Whether this operator acts.
@@ -113,10 +134,9 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// A request came to its end.
-    pub fn request(&self, action: &'static str, result: &'static str, took: Duration) {
-        self.requests.get_or_create(&RequestLabels { action, result }).inc();
-        self.latency.get_or_create(&ActionLabels { action }).observe(took.as_secs_f64());
+    /// A page of the ledger was written, so long after that was wished.
+    pub fn committed(&self, took: Duration) {
+        self.commit_latency.observe(took.as_secs_f64());
     }
 
     /// How many settings of each kind are refused.
@@ -129,7 +149,9 @@ impl Metrics {
 
     /// How the engine stands.
     pub fn report(&self, report: &Report) {
-        self.waiting_nodes.set(saturating(report.waiting_nodes));
+        for (reason, count) in &report.waiting {
+            self.waiting_nodes.get_or_create(&ReasonLabels { reason }).set(saturating(*count));
+        }
         self.served_nodes.set(saturating(report.served_nodes));
         raise(&self.assignments, report.assignments);
         raise(&self.commits, report.commits);
@@ -143,8 +165,31 @@ impl Metrics {
                 ("free", counts.free),
             ];
             for (state, count) in states {
-                let labels = BlockLabels { pool: pool.pool.clone(), family: pool.family.to_string(), state };
-                self.blocks.get_or_create(&labels).set(count);
+                self.count_blocks(&pool.pool, pool.family, state, count);
+            }
+        }
+        for (family, count) in &report.mirrored {
+            self.count_blocks(DEFAULT_POOL, *family, "mirrored", saturating(*count));
+        }
+    }
+
+    fn count_blocks(&self, pool: &str, family: cadastre_core::Family, state: &'static str, count: i64) {
+        let labels = BlockLabels { pool: pool.to_owned(), family: family.to_string(), state };
+        self.blocks.get_or_create(&labels).set(count);
+    }
+
+    /// These nodes got their blocks, each so long after it was first seen.
+    pub fn served(&self, latencies: impl IntoIterator<Item = Duration>) {
+        latencies.into_iter().for_each(|took| self.served_latency.observe(took.as_secs_f64()));
+    }
+
+    /// When each pool will be full.
+    pub fn forecast(&self, forecast: &Forecast) {
+        for (pool, family, until_full) in forecast.until_full() {
+            let labels = PoolLabels { pool: pool.to_owned(), family: family.to_string() };
+            match until_full {
+                Some(time) => _ = self.until_full.get_or_create(&labels).set(time.as_secs_f64()),
+                None => _ = self.until_full.remove(&labels),
             }
         }
     }
@@ -165,4 +210,23 @@ fn raise(counter: &Counter, total: u64) {
 
 fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE=1`, which `make generate` sets, writes it anew.
+    #[test]
+    fn the_documentation_lists_them() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/usage/metrics.md");
+        let mut catalog = Catalog::new(PREFIX);
+        Metrics::register(&mut catalog);
+        let document = std::fs::read_to_string(path).unwrap();
+        let right = cadastre_runtime::with_table(&document, PREFIX, &catalog.table()).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &right).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == right, "docs/usage/metrics.md is old: run `make generate`");
+    }
 }

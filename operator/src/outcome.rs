@@ -78,17 +78,6 @@ fn retry_after(status: &Status) -> Duration {
     if seconds == 0 { DEFAULT_RETRY_AFTER } else { Duration::from_secs(seconds.into()) }
 }
 
-/// For metrics.
-pub fn label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done(_) => "done",
-        Outcome::Conflict => "conflict",
-        Outcome::NotFound => "not_found",
-        Outcome::Uncertain(_) => "uncertain",
-        Outcome::Refused(_) => "refused",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

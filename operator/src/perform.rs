@@ -15,7 +15,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
-use crate::outcome::{self, Failure, with_causes};
+use crate::outcome::{Failure, with_causes};
 use crate::requests::{RequestError, Requests};
 
 /// An effect without an answer after this is uncertain. The API server itself gives up on a write after 34 s.
@@ -71,7 +71,8 @@ impl Lane {
 pub struct Performer {
     requests: Requests,
     metrics: Metrics,
-    waiting: HashMap<Lane, VecDeque<Effect>>,
+    /// Since when, what.
+    waiting: HashMap<Lane, VecDeque<(Instant, Effect)>>,
     /// Which effect each task does, so that one that dies is answered too.
     running: HashMap<Id, (Lane, EffectId)>,
     tasks: JoinSet<Outcome>,
@@ -85,7 +86,7 @@ impl Performer {
     /// Does the effect as soon as its lane has room.
     pub fn submit(&mut self, effect: Effect) {
         let lane = Lane::of(&effect.action);
-        self.waiting.entry(lane).or_default().push_back(effect);
+        self.waiting.entry(lane).or_default().push_back((Instant::now(), effect));
         self.fill(lane);
     }
 
@@ -126,8 +127,8 @@ impl Performer {
         let busy = self.running.values().filter(|(running, _)| *running == lane).count();
         let Some(waiting) = self.waiting.get_mut(&lane) else { return };
         for _ in busy..lane.width() {
-            let Some(Effect { id, action }) = waiting.pop_front() else { return };
-            let work = perform(self.requests.clone(), self.metrics.clone(), action);
+            let Some((wished, Effect { id, action })) = waiting.pop_front() else { return };
+            let work = perform(self.requests.clone(), self.metrics.clone(), wished, action);
             self.running.insert(self.tasks.spawn(work).id(), (lane, id));
         }
     }
@@ -143,13 +144,12 @@ impl Performer {
     }
 }
 
-async fn perform(requests: Requests, metrics: Metrics, action: Action) -> Outcome {
-    let begun = Instant::now();
+async fn perform(requests: Requests, metrics: Metrics, wished: Instant, action: Action) -> Outcome {
     let outcome = match tokio::time::timeout(TIMEOUT, until_answered(&requests, &action)).await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Uncertain(format!("no answer within {} s", TIMEOUT.as_secs())),
     };
-    let (name, result) = (label(&action), outcome::label(&outcome));
+    let name = label(&action);
     match &outcome {
         Outcome::Refused(why) => tracing::warn!(action = name, %why, "refused"),
         Outcome::Uncertain(why) if Lane::of(&action) == Lane::Record => {
@@ -157,9 +157,11 @@ async fn perform(requests: Requests, metrics: Metrics, action: Action) -> Outcom
         }
         // There may be thousands, while the API server is away. Metrics count them.
         Outcome::Uncertain(why) => tracing::debug!(action = name, %why, "uncertain"),
+        Outcome::Done(_) if matches!(action, Action::CreatePage(_) | Action::ReplacePage(_)) => {
+            metrics.committed(wished.elapsed());
+        }
         Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => {}
     }
-    metrics.request(name, result, begun.elapsed());
     outcome
 }
 
@@ -197,7 +199,7 @@ fn has_tests(action: &Action) -> bool {
     matches!(action, Action::PatchIpamNode { .. } | Action::PatchPool(_))
 }
 
-/// For metrics and log.
+/// For the log.
 fn label(action: &Action) -> &'static str {
     match action {
         Action::CreateConfig(_) => "create_config",

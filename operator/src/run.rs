@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use cadastre_engine::{Engine, EngineSettings, Phase};
-use cadastre_runtime::{ClientError, LoggingError, Readiness, ServeError, Settings, SettingsError, Shutdown};
+use cadastre_runtime::{Catalog, ClientError, LoggingError, Readiness, ServeError, Settings, SettingsError, Shutdown};
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::drive::{Driver, Pulse, QUEUE};
 use crate::election::Election;
+use crate::forecast::Forecast;
 use crate::health::Health;
 use crate::lease::{Elector, Timing};
 use crate::metrics::Metrics;
@@ -66,8 +68,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     cadastre_runtime::init_logging(&settings.log)?;
     settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let shutdown = Shutdown::on_signals().map_err(RunError::Signals)?;
-    let client = cadastre_runtime::client(&settings, COMPONENT).await?;
-    let process = Process::start(&options, client, &settings, shutdown).await?;
+    let process = Process::start(&options, &settings, shutdown).await?;
     if options.leader_elect { process.run_elected().await } else { process.lead().await }
 }
 
@@ -84,17 +85,13 @@ struct Process {
 }
 
 impl Process {
-    async fn start(
-        options: &Options,
-        client: Client,
-        settings: &Settings,
-        shutdown: Shutdown,
-    ) -> Result<Self, RunError> {
-        let mut registry = cadastre_runtime::registry("cadastre_operator");
-        let metrics = Metrics::register(&mut registry);
+    async fn start(options: &Options, settings: &Settings, shutdown: Shutdown) -> Result<Self, RunError> {
+        let mut catalog = Catalog::new(crate::metrics::PREFIX);
+        let metrics = Metrics::register(&mut catalog);
+        let client = cadastre_runtime::counted_client(settings, COMPONENT, &metrics.api).await?;
         let readiness = Readiness::new();
         let health = Health::new(readiness.clone(), metrics.clone());
-        cadastre_runtime::serve(options.listen, registry, readiness, shutdown.clone()).await?;
+        cadastre_runtime::serve(options.listen, catalog.into_registry(), readiness, shutdown.clone()).await?;
         let elector = elector();
         let selector = Selector::from(&settings.operator.node_selector);
         tracing::info!(mode = %settings.mode.mode(), identity = elector.identity(), "operator starts");
@@ -175,6 +172,8 @@ impl Process {
             events,
             health: self.health.clone(),
             metrics: self.metrics.clone(),
+            forecast: Forecast::default(),
+            started: Instant::now(),
             pulse: pulse.clone(),
         };
         // A set, so that the task ends with us, however we end.

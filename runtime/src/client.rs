@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use axum::http::uri::InvalidUri;
 use axum::http::{HeaderValue, Uri, header};
+use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::ApiRequests;
 use crate::settings::{ApiServer, Settings};
 
 /// A dead API server's address is noticed within this.
@@ -61,6 +63,24 @@ pub enum ClientError {
 ///
 /// Its default namespace is that of the pod, or of the kubeconfig's context.
 pub async fn client(settings: &Settings, component: &str) -> Result<Client, ClientError> {
+    Client::try_from(configuration(settings, component).await?).map_err(unbuilt)
+}
+
+/// As [`client`], with its requests counted.
+pub async fn counted_client(
+    settings: &Settings,
+    component: &str,
+    requests: &ApiRequests,
+) -> Result<Client, ClientError> {
+    let builder = ClientBuilder::try_from(configuration(settings, component).await?).map_err(unbuilt)?;
+    Ok(builder.with_layer(requests).build())
+}
+
+fn unbuilt(source: kube::Error) -> ClientError {
+    ClientError::Build { source: Box::new(source) }
+}
+
+async fn configuration(settings: &Settings, component: &str) -> Result<Config, ClientError> {
     let mut config = access(settings.api_server.as_ref()).await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
@@ -74,7 +94,7 @@ pub async fn client(settings: &Settings, component: &str) -> Result<Client, Clie
         config.headers.push((header::USER_AGENT, agent));
     }
     tracing::info!(api_server = %config.cluster_url, "Kubernetes");
-    Client::try_from(config).map_err(|source| ClientError::Build { source: Box::new(source) })
+    Ok(config)
 }
 
 async fn access(api_server: Option<&ApiServer>) -> Result<Config, ClientError> {

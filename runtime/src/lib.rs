@@ -9,6 +9,8 @@
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
+mod api_requests;
+mod catalog;
 mod causes;
 mod chart_values;
 mod client;
@@ -19,12 +21,14 @@ mod server;
 mod settings;
 mod shutdown;
 
+pub use api_requests::ApiRequests;
+pub use catalog::{Catalog, with_table};
 pub use causes::with_causes;
-pub use client::{ClientError, client};
+pub use client::{ClientError, client, counted_client};
 pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
 pub use readiness::Readiness;
-pub use server::{ServeError, Server, registry, serve};
+pub use server::{ServeError, Server, serve};
 pub use settings::{
     AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
     OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,

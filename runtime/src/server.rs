@@ -10,7 +10,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -42,15 +41,6 @@ pub struct ServeError {
 struct Answers {
     registry: Arc<Registry>,
     readiness: Readiness,
-}
-
-/// A registry whose metrics all begin with `prefix` (`cadastre_operator`, `cadastre_agent`), with the build's version.
-#[must_use]
-pub fn registry(prefix: &str) -> Registry {
-    let mut registry = Registry::with_prefix(prefix);
-    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register("build", "Version of this binary", version);
-    registry
 }
 
 /// Listens and answers in a task of its own until `shutdown`. The address is logged, so that `127.0.0.1:0` is usable.
@@ -130,7 +120,7 @@ mod tests {
     }
 
     async fn start(listen: &str) -> (Server, Readiness, crate::Trigger) {
-        let mut registry = registry("cadastre_test");
+        let mut registry = crate::Catalog::new("cadastre_test").into_registry();
         let counter: Counter = Counter::default();
         counter.inc_by(3);
         registry.register("pods", "Pods seen", counter);
@@ -178,7 +168,9 @@ mod tests {
     async fn a_taken_port_is_named() {
         let (server, readiness, _trigger) = start("127.0.0.1:0").await;
         let (_other, shutdown) = Shutdown::manual();
-        let error = serve(server.addr, registry("cadastre_test"), readiness, shutdown).await.unwrap_err();
+        let error = serve(server.addr, crate::Catalog::new("cadastre_test").into_registry(), readiness, shutdown)
+            .await
+            .unwrap_err();
         let expected =
             format!("cannot listen on {} for metrics and health: choose another address with --listen", server.addr);
         assert_eq!(error.to_string(), expected);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{Program, eventually, spawner};
 
@@ -82,6 +83,19 @@ impl Proc {
     /// All that it has printed so far, in all its lives.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The answer of its health server, with the head: the address is in its log.
+    pub async fn http(&self, path: &str) -> Result<String> {
+        let log = self.log();
+        let address = log.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.context("no address in the log")?;
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 
     pub fn log_contains(&self, text: &str) -> bool {

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const CLUSTER_POOL: &str = "ipam: {mode: cluster-pool, operator: {clusterPoolIPv4PodCIDRList: [\"10.0.0.0/8\"]}}\n";
 const KUBERNETES: &str = "ipam: {mode: kubernetes}\n";
@@ -28,19 +27,6 @@ async fn check_live(cp: &ControlPlane, settings: &Path) -> Result<Output> {
     let kubeconfig = cp.service_account_kubeconfig(NAMESPACE, OPERATOR).await?;
     let program = Program::ours("cadastre-operator")?.env("KUBECONFIG", kubeconfig);
     program.args(["check-config", "--live", "--config"]).arg(settings).run().await
-}
-
-/// What an operator's health server answers: the address is in its log.
-async fn http(operator: &Proc, path: &str) -> Result<String> {
-    let log = operator.log();
-    let address =
-        log.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("no address in the log")?;
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }
 
 fn condition(config: &IPAMConfig) -> Option<(String, String)> {
@@ -82,12 +68,12 @@ async fn an_operator_with_another_mode_says_so_and_serves_in_the_recorded_one() 
 
     cp.create_nodes([node("n1").ready(false)]).await?;
     until("a new node is served in the recorded mode", async || Ok(cp.blocks().await?.contains_key("n1"))).await?;
-    let ready = http(&wrong, "/readyz").await?;
+    let ready = wrong.http("/readyz").await?;
     assert!(
         ready.starts_with("HTTP/1.1 503") && ready.contains("kubernetes") && ready.contains("cluster-pool"),
         "{ready}"
     );
-    assert!(http(&wrong, "/metrics").await?.contains("cadastre_operator_mode_mismatch 1"));
+    assert!(wrong.http("/metrics").await?.contains("cadastre_operator_mode_mismatch 1"));
     let events = Api::<Event>::all(cp.admin().await?);
     let published = async || {
         let events = events.list(&ListParams::default()).await?;
@@ -101,7 +87,7 @@ async fn an_operator_with_another_mode_says_so_and_serves_in_the_recorded_one() 
     let healed = cp.start_operator("healed", &["--leader-elect=false"]).await?;
     let taken_back = async || Ok(condition(&cp.ipam_config().await?).is_some_and(|(status, _)| status == "False"));
     until("the condition is taken back", taken_back).await?;
-    until("the operator is ready", async || Ok(http(&healed, "/readyz").await?.starts_with("HTTP/1.1 200"))).await?;
+    until("the operator is ready", async || Ok(healed.http("/readyz").await?.starts_with("HTTP/1.1 200"))).await?;
     let right = cp.settings_file("right").await?;
     assert_eq!(check_live(&cp, &right).await?.code, Some(0));
     Ok(())

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use cadastre_api::Mode;
 use cadastre_messages::{Add, Call, Check, Del, Gc, Netns, Pod, Reply, Request, Tombstone, ValidAttachment};
 use cadastre_runtime::Trigger;
-use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -42,7 +41,7 @@ impl Agent {
         let desk = Desk::open(folder, BOOT, rules(), BootTime::now()).unwrap().0;
         let socket = Socket::listen(&folder.join("cadastre.sock"), "agent of node n1").unwrap();
         let tombstones = Tombstones::open(folder, BOOT).unwrap();
-        let metrics = Metrics::new(&mut Registry::default());
+        let metrics = Metrics::new(&mut cadastre_runtime::Catalog::new("test"));
         let (outlook_to, outlook) = watch::channel(Outlook::default());
         let (_, cluster) = watch::channel(Cluster { version: Some("1.36 (v1.36.3)".into()), trouble: None });
         let identity = Identity { node: "n1".into(), configured: Mode::ClusterPool };

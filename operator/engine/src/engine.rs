@@ -4,6 +4,7 @@
 //! each works on its own set of dirty things, so an event costs what it changes and not what there is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use cadastre_api::{DEFAULT_POOL, IPAMConfig, IPPoolStatus, Mode};
 use cadastre_core::{AddrRange, Cidr, Family};
@@ -146,6 +147,8 @@ pub struct Engine {
     pub(crate) went_back: bool,
     /// Events handled so far.
     pub(crate) turn: u64,
+    /// Of nodes that got their blocks, until somebody takes them.
+    pub(crate) latencies: Vec<Duration>,
     next_id: u64,
     rng: StdRng,
 }
@@ -212,6 +215,7 @@ impl Engine {
             counters: Counters::default(),
             went_back: false,
             turn: 0,
+            latencies: Vec::new(),
             next_id: 0,
             rng: StdRng::from_seed(seed),
         }

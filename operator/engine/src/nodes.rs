@@ -16,6 +16,8 @@ use crate::event::NodeSeen;
 #[derive(Clone, Debug)]
 pub(crate) struct NodeRec {
     pub seen: NodeSeen,
+    /// When it was first seen, until its `IPAMNode` carries blocks.
+    pub unserved_since: Option<Timestamp>,
     /// Grants whose changes are on their way into the ledger.
     pub committing: BTreeSet<Uuid>,
     /// The config was read after its last commit and says that its blocks are marked as in use.
@@ -31,9 +33,10 @@ pub(crate) struct NodeRec {
 }
 
 impl NodeRec {
-    pub fn new(seen: NodeSeen) -> Self {
+    pub fn new(seen: NodeSeen, now: Timestamp) -> Self {
         Self {
             seen,
+            unserved_since: Some(now),
             committing: BTreeSet::new(),
             verified: false,
             shortage: None,

@@ -130,8 +130,9 @@ impl Engine {
         self.refence(&change);
         match self.nodes.get_mut(&name) {
             Some(known) => known.seen = seen,
-            None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen))),
+            None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen, self.now))),
         }
+        self.note_served(&name);
         self.dirty.insert(name);
     }
 
@@ -162,7 +163,20 @@ impl Engine {
             self.raise_doubt(&name);
         }
         self.published.insert(name.clone(), seen);
+        self.note_served(&name);
         self.dirty.insert(name);
+    }
+
+    /// Takes note of how long the node waited, once its `IPAMNode` carries blocks.
+    fn note_served(&mut self, name: &str) {
+        let (Some(rec), Some(published)) = (self.nodes.get_mut(name), self.published.get(name)) else { return };
+        if published.spec.node_uid != rec.seen.uid || published.spec.ipam.allocated.is_empty() {
+            return;
+        }
+        // One that came with its blocks did not wait.
+        if let Some(since) = rec.unserved_since.take().filter(|since| *since < self.now) {
+            self.latencies.push(std::time::Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
+        }
     }
 
     pub(crate) fn lose_ipam_node(&mut self, name: &str, uid: &str) {

@@ -1,6 +1,7 @@
 //! Step 7: what people and metrics see. Written when it changed, once a second at most.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use cadastre_api::{
     BlockCounts, IPPool, IPPoolSpec, IPPoolStatus, Mode, PoolCidrs, condition, condition_type, count, reason,
@@ -9,9 +10,15 @@ use cadastre_api::{
 use cadastre_core::{Cidr, Family};
 use cadastre_modes::Shortage;
 
+use crate::assign::shortage_reason;
 use crate::config::Refusal;
 use crate::effect::Action;
 use crate::engine::{Engine, Flight, Stage};
+
+/// Waiting, and not for want of anything: a plan is to come.
+const QUEUED: &str = "Queued";
+
+const SHORTAGES: [&str; 3] = [reason::POOL_EXHAUSTED, reason::WAITING_FOR_POD_CIDR, reason::POD_CIDR_OVERLAPS];
 
 /// How far the engine is, for readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +40,14 @@ pub struct Report {
     pub refusals: Vec<Refusal>,
     /// How far it is.
     pub phase: Phase,
-    /// Nodes that wait for blocks.
-    pub waiting_nodes: usize,
+    /// Nodes that wait for blocks, by reason: each of the condition `Assigned`, and `Queued`.
+    pub waiting: BTreeMap<&'static str, usize>,
     /// Nodes whose `IPAMNode` has blocks.
     pub served_nodes: usize,
     /// Blocks of each pool and family.
     pub pools: Vec<PoolReport>,
+    /// Mode kubernetes: blocks that `IPAMNode`s mirror, by family.
+    pub mirrored: BTreeMap<Family, usize>,
     /// Blocks committed since the start.
     pub assignments: u64,
     /// Writes that somebody else's overtook, since the start.
@@ -71,17 +80,41 @@ impl Engine {
             mode_in_force: self.mode(),
             refusals: self.refusals(),
             phase,
-            waiting_nodes: self.waiting_nodes(),
+            waiting: self.waiting(),
             served_nodes: self.published.values().filter(|node| !node.spec.ipam.allocated.is_empty()).count(),
             pools: self.pool_reports(),
+            mirrored: self.mirrored(),
             assignments: self.counters.assignments,
             conflicts: self.counters.conflicts,
             commits: self.counters.commits,
         }
     }
 
-    fn waiting_nodes(&self) -> usize {
-        self.stuck.len() + self.to_plan.len()
+    /// Every reason, also those that nobody has.
+    fn waiting(&self) -> BTreeMap<&'static str, usize> {
+        let mut waiting = BTreeMap::from([(QUEUED, self.to_plan.len())]);
+        waiting.extend(SHORTAGES.map(|reason| (reason, 0)));
+        for (_, name) in &self.stuck {
+            let shortage = self.nodes.get(name).and_then(|rec| rec.shortage.as_ref());
+            *waiting.entry(shortage.map_or(QUEUED, shortage_reason)).or_default() += 1;
+        }
+        waiting
+    }
+
+    fn mirrored(&self) -> BTreeMap<Family, usize> {
+        if self.mode() != Some(Mode::Kubernetes) {
+            return BTreeMap::new();
+        }
+        let mut mirrored = BTreeMap::from(Family::ALL.map(|family| (family, 0)));
+        for block in self.published.values().flat_map(|node| &node.spec.ipam.allocated) {
+            *mirrored.entry(block.family).or_default() += 1;
+        }
+        mirrored
+    }
+
+    /// How long nodes had been known when their `IPAMNode` carried blocks: those since the last call.
+    pub fn take_latencies(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.latencies)
     }
 
     fn pool_reports(&self) -> Vec<PoolReport> {
