@@ -33,9 +33,11 @@ pub const CONFIG_NAME: &str = "cluster";
         .field_path(".status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "recorded mode"),
     printcolumn(name = "In use", type_ = "boolean", json_path = ".status.inUse", description = "whether the mode is fixed"),
-    printcolumn(name = "Refused", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].status", description = "whether somebody configured another mode"),
+    printcolumn(name = "Mode refused", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].status", description = "whether somebody configured another mode"),
     printcolumn(name = "Pools refused", type_ = "string", json_path = ".status.conditions[?(@.type=='PoolChangeRefused')].status", description = "whether somebody configured pools that contradict what is in use"),
-    printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].message", priority = "1"),
+    printcolumn(name = "Draining", type_ = "boolean", json_path = ".status.draining", priority = "1", description = "whether flags of what is unused are being cleared"),
+    printcolumn(name = "Mode message", type_ = "string", json_path = ".status.conditions[?(@.type=='ModeChangeRefused')].message", priority = "1"),
+    printcolumn(name = "Pools message", type_ = "string", json_path = ".status.conditions[?(@.type=='PoolChangeRefused')].message", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -31,11 +31,18 @@ pub const PAGE_BLOCKS: u32 = 256;
     printcolumn(name = "Range", type_ = "string", json_path = ".spec.range"),
     printcolumn(name = "Mask", type_ = "integer", json_path = ".spec.maskSize"),
     printcolumn(
-        name = "Entries",
+        name = "Held",
         type_ = "integer",
-        json_path = ".spec.taken",
-        description = "blocks that are not free"
+        json_path = ".spec.held",
+        description = "blocks that nodes hold, or are about to"
     ),
+    printcolumn(
+        name = "Cooling",
+        type_ = "integer",
+        json_path = ".spec.cooling",
+        description = "blocks of nodes that are gone, not to be given to others yet"
+    ),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".spec.free", description = "blocks without an entry"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -52,8 +59,15 @@ pub struct IPAMLedgerSpec {
     /// Prefix length of its blocks, in bits.
     #[schemars(range(min = 1, max = 128))]
     pub mask_size: u8,
-    /// Number of entries, for people.
-    pub taken: u32,
+    /// Entries that are held or pending, for people.
+    #[serde(default)]
+    pub held: u32,
+    /// Entries that cool, for people.
+    #[serde(default)]
+    pub cooling: u32,
+    /// Blocks of the range without an entry, for people. Fenced ones are among them.
+    #[serde(default)]
+    pub free: u32,
     /// Every block of the range that is not free, in order.
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<BlockEntry>,

@@ -37,14 +37,32 @@ use crate::schema::{CidrSchema, FamilySchema};
         description = "whether the agent can serve pods"
     ),
     printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Serving')].reason",
+        description = "why the agent can, or cannot"
+    ),
+    printcolumn(
         name = "Assigned",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Assigned')].reason",
-        priority = "1",
         description = "why the node has no block, if it was ever short of one"
     ),
     printcolumn(
-        name = "Why",
+        name = "Disputed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Disputed')].status",
+        priority = "1",
+        description = "whether another node claims one of its blocks"
+    ),
+    printcolumn(
+        name = "Assigned message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Assigned')].message",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Serving message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Serving')].message",
         priority = "1"

@@ -43,10 +43,70 @@ use crate::schema::CidrSchema;
         json_path = ".status.waitingNodes",
         description = "nodes without a block"
     ),
-    printcolumn(name = "IPv4 mask", type_ = "integer", json_path = ".spec.ipv4.maskSize", priority = "1"),
-    printcolumn(name = "IPv6 mask", type_ = "integer", json_path = ".spec.ipv6.maskSize", priority = "1"),
+    printcolumn(
+        name = "IPv4 mask",
+        type_ = "integer",
+        json_path = ".spec.ipv4.maskSize",
+        priority = "1",
+        description = "prefix length of a block, in bits"
+    ),
+    printcolumn(
+        name = "IPv4 total",
+        type_ = "integer",
+        json_path = ".status.ipv4.total",
+        priority = "1",
+        description = "all blocks"
+    ),
+    printcolumn(
+        name = "IPv4 cooling",
+        type_ = "integer",
+        json_path = ".status.ipv4.cooling",
+        priority = "1",
+        description = "blocks of deleted nodes, not given to others yet"
+    ),
+    printcolumn(
+        name = "IPv4 reserved",
+        type_ = "integer",
+        json_path = ".status.ipv4.reserved",
+        priority = "1",
+        description = "blocks that are never given"
+    ),
+    printcolumn(
+        name = "IPv6 mask",
+        type_ = "integer",
+        json_path = ".spec.ipv6.maskSize",
+        priority = "1",
+        description = "prefix length of a block, in bits"
+    ),
+    printcolumn(
+        name = "IPv6 total",
+        type_ = "integer",
+        json_path = ".status.ipv6.total",
+        priority = "1",
+        description = "all blocks"
+    ),
+    printcolumn(
+        name = "IPv6 cooling",
+        type_ = "integer",
+        json_path = ".status.ipv6.cooling",
+        priority = "1",
+        description = "blocks of deleted nodes, not given to others yet"
+    ),
+    printcolumn(
+        name = "IPv6 reserved",
+        type_ = "integer",
+        json_path = ".status.ipv6.reserved",
+        priority = "1",
+        description = "blocks that are never given"
+    ),
     printcolumn(
         name = "Exhausted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Exhausted')].status",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Exhausted')].message",
         priority = "1"

@@ -261,12 +261,17 @@ impl Page {
     }
 
     fn object(&self, entries: BTreeMap<Cidr, BlockEntry>) -> IPAMLedger {
+        let cooling = entries.values().filter(|entry| entry.state == BlockState::Cooling).count();
+        let blocks = 1_u32.checked_shl((self.key.mask - self.key.range.prefix_len()).into()).unwrap_or(u32::MAX);
+        let count = |entries: usize| u32::try_from(entries).unwrap_or(u32::MAX);
         let spec = IPAMLedgerSpec {
             pool: self.key.pool.clone(),
             family: self.key.range.family(),
             range: self.key.range,
             mask_size: self.key.mask,
-            taken: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            held: count(entries.len() - cooling),
+            cooling: count(cooling),
+            free: blocks.saturating_sub(count(entries.len())),
             entries: entries.into_values().collect(),
         };
         let mut page = IPAMLedger::new(&self.key.name(), spec);
