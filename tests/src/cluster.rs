@@ -91,6 +91,11 @@ impl ControlPlane {
         Ok(blocks.filter(|(_, blocks): &(_, Vec<_>)| !blocks.is_empty()).collect())
     }
 
+    /// Every page of the ledger.
+    pub async fn ledger(&self) -> Result<Vec<IPAMLedger>> {
+        Ok(Api::<IPAMLedger>::all(self.admin().await?).list(&ListParams::default()).await?.items)
+    }
+
     /// `IPAMConfig/cluster`.
     pub async fn ipam_config(&self) -> Result<IPAMConfig> {
         Ok(Api::<IPAMConfig>::all(self.admin().await?).get(cadastre_api::CONFIG_NAME).await?)
@@ -106,9 +111,8 @@ impl ControlPlane {
         if let Some(pair) = all.windows(2).find(|pair| pair[0].0.overlaps(&pair[1].0)) {
             bail!("{} of {} overlaps {} of {}", pair[0].0, pair[0].1, pair[1].0, pair[1].1);
         }
-        let pages = Api::<IPAMLedger>::all(self.admin().await?).list(&ListParams::default()).await?;
         let mut entries: BTreeMap<Cidr, String> = BTreeMap::new();
-        for entry in pages.into_iter().flat_map(|page| page.spec.entries) {
+        for entry in self.ledger().await?.into_iter().flat_map(|page| page.spec.entries) {
             if let Some(other) = entries.insert(entry.block, entry.node.clone()) {
                 bail!("the ledger lists {} for {other} and {}", entry.block, entry.node);
             }

@@ -191,6 +191,16 @@ impl ControlPlane {
         self.wait_ready().await
     }
 
+    /// Deletes what etcd has under these prefixes of `/registry/`, past every rule of the API server: as if it had never
+    /// been.
+    pub async fn forget(&self, prefixes: &[&str]) -> Result<()> {
+        for prefix in prefixes {
+            let etcdctl = Program::tool("etcdctl")?.args(["--endpoints", &self.etcd_url()]);
+            etcdctl.args(["del", "--prefix", &format!("/registry/{prefix}")]).run().await?.ok()?;
+        }
+        Ok(())
+    }
+
     /// The process of etcd.
     pub fn etcd(&self) -> &Proc {
         &self.etcd

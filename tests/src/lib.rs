@@ -5,6 +5,8 @@
 //! Program ──start──▶ Proc          a program and its log; etcd, kube-apiserver, operator, agents
 //!         ──run────▶ Output        a command that ends; kubectl, helm, cnitool, ip
 //! ControlPlane                     etcd + kube-apiserver; clients and kubeconfigs for admin and ServiceAccounts
+//! Proxy                            between operator and API server: what goes wrong there goes wrong on purpose
+//! History                          every block that was ever published
 //! NetNs, Cni                       where pods live, and what attaches them
 //! node(), pod()                    objects in one line
 //! eventually()                     waits for a condition, and says which one did not come
@@ -21,11 +23,13 @@ mod cni;
 mod control_plane;
 mod eventually;
 mod flags;
+mod history;
 mod netns;
 mod objects;
 mod paths;
 mod process;
 mod program;
+mod proxy;
 mod scratch;
 mod seen;
 mod spawner;
@@ -36,9 +40,11 @@ pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
 pub use cni::{Attachment, Cni, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
+pub use history::History;
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};
 pub use paths::{binary, repo, tool, tools};
 pub use process::Proc;
 pub use program::{Output, Program};
+pub use proxy::{Asked, Fault, Proxy};
 pub use scratch::Scratch;
