@@ -121,23 +121,6 @@ async fn three_hundred_nodes_get_disjoint_blocks_with_one_write_each() -> Result
 }
 
 #[tokio::test]
-async fn two_operators_race_for_the_same_nodes() -> Result<()> {
-    let cp = installed(DUAL_STACK).await?;
-    cp.create_nodes(nodes(0, 300)).await?;
-    let start = async |name: &'static str| cp.start_operator(name, &["--leader-elect=false"]).await;
-    let (one, two) = tokio::try_join!(start("one"), start("two"))?;
-    served(&cp, 300, 2).await?;
-    let first = cp.blocks().await?;
-    // Both go on living: what was given stays, and new nodes are served once.
-    cp.create_nodes(nodes(300, 50)).await?;
-    served(&cp, 350, 2).await?;
-    let later = cp.blocks().await?;
-    assert!(first.iter().all(|(name, blocks)| later.get(name) == Some(blocks)), "no block changed once given");
-    assert!(one.is_running() && two.is_running());
-    Ok(())
-}
-
-#[tokio::test]
 async fn an_operator_killed_ten_times_on_the_way_serves_everybody_once() -> Result<()> {
     let cp = installed(DUAL_STACK).await?;
     cp.create_nodes(nodes(0, 100)).await?;

@@ -1,0 +1,91 @@
+//! Two operators without election, and 500 Nodes that wait for them: the race in which others give one block to two
+//! nodes. Both start at the same moment; then once with one of them slower, and once with only its writes slower, so that
+//! what it decides is old when it arrives.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cadastre_tests::{AuditEvent, ControlPlane, DUAL_STACK, Fault, NodeBuilder, OPERATOR, Proxy, node, until};
+
+const NODES: usize = 500;
+/// Enough where one operator is slow: what matters is what the other does meanwhile.
+const FEWER: usize = 250;
+/// They come when the race is over.
+const MORE: usize = 20;
+
+/// No write for this long means that there will be none: the operators look around each second.
+const SETTLED: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn two_operators_at_once_serve_five_hundred_nodes_once() -> Result<()> {
+    race(NODES, None, None).await
+}
+
+#[tokio::test]
+async fn of_two_operators_one_hears_and_says_everything_later() -> Result<()> {
+    race(FEWER, Some(Fault::Slow(Duration::from_millis(50))), Some(Fault::Late(Duration::from_millis(50)))).await
+}
+
+#[tokio::test]
+async fn of_two_operators_one_writes_what_it_decided_long_ago() -> Result<()> {
+    race(FEWER, None, Some(Fault::Late(Duration::from_millis(700)))).await
+}
+
+/// The second operator's reads and writes go through a proxy with these faults.
+async fn race(count: usize, reads: Option<Fault>, writes: Option<Fault>) -> Result<()> {
+    let cp = ControlPlane::start().await?;
+    cp.install_chart(DUAL_STACK).await?.ok()?;
+    let history = cp.history().await?;
+    cp.create_nodes(nodes(0..count)).await?;
+    let settings = cp.settings_file("settings").await?;
+    let program = cp.operator_program(&settings, &["--leader-elect=false"]).await?;
+    let proxy = cp.proxy("two").await?;
+    slow_down(&proxy, reads, writes);
+    let one = program.clone().start(cp.folder(), "one")?;
+    let two = proxy.before(program).start(cp.folder(), "two")?;
+    served(&cp, count).await?;
+    // Both go on living: what was given stays, and new nodes are served once.
+    cp.create_nodes(nodes(count..count + MORE)).await?;
+    served(&cp, count + MORE).await?;
+    settled(&cp).await?;
+    history.check(&cp).await?;
+    cp.check_disjoint().await?;
+    ensure!(history.served() == count + MORE, "{} nodes were given blocks", history.served());
+    ensure!(one.is_running() && two.is_running(), "{}\n{}", one.tail(), two.tail());
+    let writes = cp.count(|event| is_done(event) && event.resource == "ipamnodes").await?;
+    // A few, in case that one operator repeats what the other did.
+    ensure!(writes <= count + MORE + count / 50, "{writes} writes for {} IPAMNodes", count + MORE);
+    Ok(())
+}
+
+fn nodes(numbers: std::ops::Range<usize>) -> impl Iterator<Item = NodeBuilder> {
+    numbers.map(|number| node(&format!("n{number}")).ready(false))
+}
+
+fn slow_down(proxy: &Proxy, reads: Option<Fault>, writes: Option<Fault>) {
+    proxy.rule(move |asked| if asked.is_write() { writes } else { reads }.unwrap_or(Fault::Pass));
+}
+
+async fn served(cp: &ControlPlane, count: usize) -> Result<()> {
+    let served = async || {
+        let blocks = cp.blocks().await?;
+        Ok(blocks.len() == count && blocks.values().all(|blocks| blocks.len() == 2))
+    };
+    until(&format!("{count} nodes with both families"), served).await
+}
+
+/// Waits until no operator writes any more.
+async fn settled(cp: &ControlPlane) -> Result<()> {
+    let written = || cp.count(|event| event.is_write() && event.user.ends_with(OPERATOR));
+    until("the operators to write no more", async || {
+        let before = written().await?;
+        tokio::time::sleep(SETTLED).await;
+        Ok(written().await? == before)
+    })
+    .await
+}
+
+/// An operator's write that changed something.
+fn is_done(event: &AuditEvent) -> bool {
+    event.is_write() && event.user.ends_with(OPERATOR) && event.code < 300
+}
