@@ -31,8 +31,7 @@ pub enum Failure {
     Unknown(String),
 }
 
-/// Without a `Retry-After` that we can see: kube reads it from a Status, and priority and fairness sends plain text
-/// with the value 1 in a header.
+/// If it does not say when.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Failure {
@@ -54,7 +53,7 @@ impl Failure {
             404 => Self::Refused(format!("{}: are Cadastre's CRDs installed?", status.message)),
             409 => Self::Conflict,
             422 if tests && !named && !says_why => Self::Conflict,
-            429 => Self::Busy(retry_after(status)),
+            429 => Self::Busy(retry_after(status).unwrap_or(DEFAULT_RETRY_AFTER)),
             408 => Self::Unknown(status.message.clone()),
             400..=499 => Self::Refused(status.message.clone()),
             _ => Self::Unknown(format!("{} (HTTP {})", status.message, status.code)),
@@ -67,15 +66,16 @@ impl Failure {
             Self::Conflict => Outcome::Conflict,
             Self::NotFound => Outcome::NotFound,
             Self::Refused(message) => Outcome::Refused(message),
-            Self::Busy(_) => Outcome::Uncertain("the API server is overloaded (429)".to_owned()),
+            Self::Busy(_) => Outcome::Refused("the API server is overloaded (429)".to_owned()),
             Self::Unknown(message) => Outcome::Uncertain(message),
         }
     }
 }
 
-fn retry_after(status: &Status) -> Duration {
+/// When the API server asks to be asked again.
+pub fn retry_after(status: &Status) -> Option<Duration> {
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-    if seconds == 0 { DEFAULT_RETRY_AFTER } else { Duration::from_secs(seconds.into()) }
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
 #[cfg(test)]

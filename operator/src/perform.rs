@@ -6,11 +6,12 @@
 //!
 //! Lanes, so that a commit that a thousand nodes wait for does not wait behind a thousand creations. Nothing is decided
 //! here: a request is repeated only if the API server turned it away before it did anything (429), or if it only reads.
+//! What has waited too long to be sent is handed back, to be decided anew.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use cadastre_engine::{Action, Effect, EffectId, Outcome};
+use cadastre_engine::{Action, Answer, Effect, EffectId, Outcome};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::backoff::Backoff;
@@ -20,6 +21,12 @@ use crate::requests::{RequestError, Requests};
 
 /// An effect without an answer after this is uncertain. The API server itself gives up on a write after 34 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What is older is not sent any more. The engine rests on it that a write has come to its end a minute after it was
+/// decided: these, and the 34 s of the API server.
+const STALE: Duration = Duration::from_secs(20);
+
+const GIVEN_UP: &str = "the API server did not take it in time";
 
 /// What shares a bound on how many requests are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +78,7 @@ impl Lane {
 pub struct Performer {
     requests: Requests,
     metrics: Metrics,
-    /// Since when, what.
+    /// Since when each waits.
     waiting: HashMap<Lane, VecDeque<(Instant, Effect)>>,
     /// Which effect each task does, so that one that dies is answered too.
     running: HashMap<Id, (Lane, EffectId)>,
@@ -127,8 +134,8 @@ impl Performer {
         let busy = self.running.values().filter(|(running, _)| *running == lane).count();
         let Some(waiting) = self.waiting.get_mut(&lane) else { return };
         for _ in busy..lane.width() {
-            let Some((wished, Effect { id, action })) = waiting.pop_front() else { return };
-            let work = perform(self.requests.clone(), self.metrics.clone(), wished, action);
+            let Some((since, Effect { id, action })) = waiting.pop_front() else { return };
+            let work = perform(self.requests.clone(), self.metrics.clone(), action, since);
             self.running.insert(self.tasks.spawn(work).id(), (lane, id));
         }
     }
@@ -144,43 +151,46 @@ impl Performer {
     }
 }
 
-async fn perform(requests: Requests, metrics: Metrics, wished: Instant, action: Action) -> Outcome {
-    let outcome = match tokio::time::timeout(TIMEOUT, until_answered(&requests, &action)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Outcome::Uncertain(format!("no answer within {} s", TIMEOUT.as_secs())),
-    };
+async fn perform(requests: Requests, metrics: Metrics, action: Action, since: Instant) -> Outcome {
+    let outcome = until_answered(&requests, &action, since + STALE).await;
     let name = label(&action);
+    let is_record = Lane::of(&action) == Lane::Record;
     match &outcome {
-        Outcome::Refused(why) => tracing::warn!(action = name, %why, "refused"),
-        Outcome::Uncertain(why) if Lane::of(&action) == Lane::Record => {
-            tracing::warn!(action = name, %why, "uncertain");
-        }
         // There may be thousands, while the API server is away. Metrics count them.
-        Outcome::Uncertain(why) => tracing::debug!(action = name, %why, "uncertain"),
+        Outcome::Uncertain(why) if !is_record => tracing::debug!(action = name, %why, "uncertain"),
+        Outcome::Refused(why) if !is_record && why == GIVEN_UP => tracing::debug!(action = name, %why, "refused"),
+        Outcome::Uncertain(why) => tracing::warn!(action = name, %why, "uncertain"),
+        Outcome::Refused(why) => tracing::warn!(action = name, %why, "refused"),
         Outcome::Done(_) if matches!(action, Action::CreatePage(_) | Action::ReplacePage(_)) => {
-            metrics.committed(wished.elapsed());
+            metrics.committed(since.elapsed());
         }
         Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => {}
     }
     outcome
 }
 
-async fn until_answered(requests: &Requests, action: &Action) -> Outcome {
+async fn until_answered(requests: &Requests, action: &Action, stale: Instant) -> Outcome {
     let mut backoff = Backoff::default();
-    loop {
-        let failure = match requests.send(action).await {
+    while Instant::now() < stale {
+        match once(requests, action).await {
             Ok(answer) => return Outcome::Done(answer),
-            Err(RequestError::Unreadable(error)) if only_reads(action) => Failure::Refused(with_causes(&error)),
-            // It was written, and what came of it cannot be read.
-            Err(RequestError::Unreadable(error)) => Failure::Unknown(with_causes(&error)),
-            Err(RequestError::Kube(error)) => Failure::of(&error, has_tests(action)),
-        };
-        match failure {
             // It was turned away before anything was done, so asking again is the same request.
-            Failure::Busy(wait) => tokio::time::sleep(wait).await,
-            Failure::Unknown(_) if only_reads(action) => tokio::time::sleep(backoff.next()).await,
-            failure => return failure.into_outcome(),
+            Err(Failure::Busy(wait)) => tokio::time::sleep(wait + backoff.next()).await,
+            Err(Failure::Unknown(_)) if only_reads(action) => tokio::time::sleep(backoff.next()).await,
+            Err(failure) => return failure.into_outcome(),
         }
+    }
+    Outcome::Refused(GIVEN_UP.to_owned())
+}
+
+async fn once(requests: &Requests, action: &Action) -> Result<Answer, Failure> {
+    match tokio::time::timeout(TIMEOUT, requests.send(action)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(RequestError::Unreadable(error))) if only_reads(action) => Err(Failure::Refused(with_causes(&error))),
+        // It was written, and what came of it cannot be read.
+        Ok(Err(RequestError::Unreadable(error))) => Err(Failure::Unknown(with_causes(&error))),
+        Ok(Err(RequestError::Kube(error))) => Err(Failure::of(&error, has_tests(action))),
+        Err(_) => Err(Failure::Unknown(format!("no answer within {} s", TIMEOUT.as_secs()))),
     }
 }
 

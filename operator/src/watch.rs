@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use crate::backoff::Backoff;
 use crate::lean::Unreadable;
+use crate::outcome::retry_after;
 
 /// A page that takes longer is asked for again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,7 +61,20 @@ pub enum WatchError {
 impl WatchError {
     /// The cluster does not have this API. A missing permission is no such thing: it is to be mended, and waited for.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 404)
+        self.code() == Some(404)
+    }
+
+    /// The API server has forgotten the version that was asked for.
+    fn is_expired(&self) -> bool {
+        self.code() == Some(410)
+    }
+
+    fn code(&self) -> Option<u16> {
+        if let Self::Api { source: kube::Error::Api(status), .. } = self { Some(status.code) } else { None }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::Api { source: kube::Error::Api(status), .. } = self { retry_after(status) } else { None }
     }
 }
 
@@ -86,6 +100,8 @@ pub struct Watch<V> {
     /// The last watch broke off: whoever answers next may have another store.
     suspect: bool,
     backoff: Backoff,
+    /// What the API server asked for with its last refusal.
+    retry_after: Option<Duration>,
     /// The watch under way, and since when.
     stream: Option<(BoxStream<'static, kube::Result<WatchEvent<V>>>, Instant)>,
     /// Changes that a list or an event brought along and that were not handed out yet.
@@ -104,6 +120,7 @@ impl<V: Watched> Watch<V> {
             version: None,
             suspect: false,
             backoff: Backoff::default(),
+            retry_after: None,
             stream: None,
             pending: VecDeque::new(),
         }
@@ -116,7 +133,8 @@ impl<V: Watched> Watch<V> {
 
     /// Waits before the next attempt after an error.
     pub async fn pause(&mut self) {
-        tokio::time::sleep(self.backoff.next()).await;
+        let wait = self.backoff.next();
+        tokio::time::sleep(self.retry_after.take().map_or(wait, |asked| asked + wait)).await;
     }
 
     /// Reads everything, consistently, and says what vanished since. After an error, what was said so far holds. An object
@@ -154,8 +172,11 @@ impl<V: Watched> Watch<V> {
             return Ok(Some(change));
         }
         let advanced = self.advance().await;
-        if advanced.is_err() {
+        if let Err(error) = &advanced {
             (self.stream, self.suspect) = (None, true);
+            if error.is_expired() {
+                self.version = None;
+            }
         }
         advanced.map(|()| self.pending.pop_front())
     }
@@ -187,7 +208,7 @@ impl<V: Watched> Watch<V> {
         let request = self.request.watch(&WatchParams::default().timeout(WATCH_SECONDS), version);
         let stream = async { self.client.request_events::<V>(request.map_err(kube::Error::BuildRequest)?).await };
         let stream = match tokio::time::timeout(PAGE_TIMEOUT, stream).await {
-            Ok(stream) => stream.map_err(|source| api_error(kind, source))?,
+            Ok(stream) => stream.map_err(|source| self.refused(source))?,
             Err(_) => return Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
         };
         self.stream = Some((Box::pin(stream), Instant::now()));
@@ -224,13 +245,19 @@ impl<V: Watched> Watch<V> {
         }
     }
 
+    fn refused(&mut self, source: kube::Error) -> WatchError {
+        let error = api_error(self.kind, source);
+        self.retry_after = error.retry_after();
+        error
+    }
+
     async fn read(&mut self, limit: u32, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
         let kind = self.kind;
         let params = ListParams { continue_token, ..ListParams::default().limit(limit) };
         let request = self.request.list(&params).map_err(kube::Error::BuildRequest);
         let answer = async { self.client.request::<Page<V>>(request?).await };
         match tokio::time::timeout(PAGE_TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(|source| api_error(kind, source)),
+            Ok(answer) => answer.map_err(|source| self.refused(source)),
             Err(_) => Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
         }
     }

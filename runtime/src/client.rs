@@ -10,8 +10,10 @@ use axum::http::{HeaderValue, Uri, header};
 use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
+use tower::util::MapResponseLayer;
 
 use crate::ApiRequests;
+use crate::retry_after::spell_out;
 use crate::settings::{ApiServer, Settings};
 
 /// A dead API server's address is noticed within this.
@@ -63,7 +65,8 @@ pub enum ClientError {
 ///
 /// Its default namespace is that of the pod, or of the kubeconfig's context.
 pub async fn client(settings: &Settings, component: &str) -> Result<Client, ClientError> {
-    Client::try_from(configuration(settings, component).await?).map_err(unbuilt)
+    let builder = ClientBuilder::try_from(configuration(settings, component).await?).map_err(unbuilt)?;
+    Ok(builder.with_layer(&MapResponseLayer::new(spell_out)).build())
 }
 
 /// As [`client`], with its requests counted.
@@ -73,7 +76,7 @@ pub async fn counted_client(
     requests: &ApiRequests,
 ) -> Result<Client, ClientError> {
     let builder = ClientBuilder::try_from(configuration(settings, component).await?).map_err(unbuilt)?;
-    Ok(builder.with_layer(requests).build())
+    Ok(builder.with_layer(&MapResponseLayer::new(spell_out)).with_layer(requests).build())
 }
 
 fn unbuilt(source: kube::Error) -> ClientError {

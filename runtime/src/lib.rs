@@ -17,6 +17,7 @@ mod client;
 mod generated;
 mod logging;
 mod readiness;
+mod retry_after;
 mod server;
 mod settings;
 mod shutdown;
