@@ -48,6 +48,14 @@ impl Proc {
         matches!(self.child().try_wait(), Ok(None))
     }
 
+    /// Its anonymous memory, in KiB: what it allocated, without the program itself.
+    pub fn anonymous_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("{path}: {}", self.tail()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub fn kill9(&self) {
         let mut child = self.child();
