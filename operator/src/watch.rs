@@ -24,10 +24,13 @@ use serde::de::DeserializeOwned;
 
 use crate::backoff::Backoff;
 use crate::lean::Unreadable;
-use crate::outcome::retry_after;
+use crate::outcome::{retry_after, with_causes};
 
 /// A page that takes longer is asked for again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// So often is a page asked for again that was put off, before health says that the list fails. What is left of it is
+/// forgotten by the API server after 5 minutes.
+const PUT_OFF: usize = 5;
 /// The API server ends a watch after this; client-go asks for 5 to 10 minutes.
 const WATCH_SECONDS: u32 = 290;
 /// A watch that outlives its end by this is dead.
@@ -62,6 +65,11 @@ impl WatchError {
     /// The cluster does not have this API. A missing permission is no such thing: it is to be mended, and waited for.
     pub fn is_unavailable(&self) -> bool {
         self.code() == Some(404)
+    }
+
+    /// The API server has too much to do.
+    fn is_put_off(&self) -> bool {
+        self.code() == Some(429)
     }
 
     /// The API server has forgotten the version that was asked for.
@@ -144,7 +152,7 @@ impl<V: Watched> Watch<V> {
         let mut present = BTreeSet::new();
         let mut continue_token = None;
         loop {
-            let page = self.read(self.page, continue_token).await?;
+            let page = self.read_page(continue_token).await?;
             for object in page.items {
                 present.extend(object.metadata().name.clone());
                 if let Some((ours, theirs)) = self.known.newer_than(object.metadata()) {
@@ -243,6 +251,20 @@ impl<V: Watched> Watch<V> {
             Some(ours) => Err(WatchError::WentBack { kind: self.kind, ours, theirs }),
             None => Ok(()),
         }
+    }
+
+    /// A page that was put off is asked for again, for a list that began anew with each would never come to its end.
+    async fn read_page(&mut self, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
+        for _ in 0..PUT_OFF {
+            match self.read(self.page, continue_token.clone()).await {
+                Err(error) if error.is_put_off() => {
+                    tracing::info!(error = with_causes(&error), "put off");
+                    self.pause().await;
+                }
+                answer => return answer,
+            }
+        }
+        self.read(self.page, continue_token).await
     }
 
     fn refused(&mut self, source: kube::Error) -> WatchError {

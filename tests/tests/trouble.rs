@@ -105,6 +105,27 @@ async fn what_429_and_retry_after_ask_for_is_kept_to() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_list_goes_on_at_the_page_that_was_refused() -> Result<()> {
+    let cp = ControlPlane::start().await?;
+    cp.install_chart(DUAL_STACK).await?.ok()?;
+    cp.create_nodes(nodes(0..350)).await?;
+    let proxy = cp.proxy("operator").await?;
+    let mut lists = 0;
+    proxy.rule(move |asked| {
+        lists += u32::from(asked.is_list() && asked.resource() == "nodes");
+        let refused = asked.is_list() && asked.resource() == "nodes" && lists % 2 == 0;
+        if refused { Fault::Refuse { code: 429, retry_after: Some(1) } } else { Fault::Pass }
+    });
+    let settings = cp.settings_file("settings").await?;
+    let operator = cp.operator_program(&settings, &["--leader-elect=false"]).await?;
+    let operator = proxy.before(operator).start(cp.folder(), "operator")?;
+    served(&cp, 350).await.with_context(|| operator.tail())?;
+    let asked = proxy.count(|asked| asked.is_list() && asked.resource() == "nodes");
+    ensure!(asked == 7, "{asked} requests for 4 pages of Nodes, each but the first refused once");
+    Ok(())
+}
+
+#[tokio::test]
 async fn writes_that_are_refused_with_429_are_repeated_after_retry_after() -> Result<()> {
     let refused = Fault::Refuse { code: 429, retry_after: Some(1) };
     let site = Site::new(|_| Fault::Pass).await?;
