@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt bench deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test simulate lint fmt bench deny tools tools-path release bin-path generate clean-cache prereqs
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -38,6 +38,10 @@ lint: ## Check format and clippy, warnings are errors
 
 fmt: ## Format the Rust code
 	cargo fmt --all
+
+simulate: ## Run the operators' simulation under many seeds: make simulate SEEDS=1000000 (default 100,000), for a release
+	CADASTRE_SEEDS='$(or $(SEEDS),100000)' cargo test --release -p cadastre-engine --test simulation -- --nocapture | \
+	  awk '/^seed / { if (++n % 10000 == 0) print n " schedules done"; next } { print }'
 
 bench: ## Measure the allocators
 	cargo bench -p cadastre-core

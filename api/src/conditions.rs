@@ -18,6 +18,10 @@ pub mod condition_type {
     pub const MODE_CHANGE_REFUSED: &str = "ModeChangeRefused";
     /// `IPAMConfig`, operator: somebody configured pools that contradict what is in use.
     pub const POOL_CHANGE_REFUSED: &str = "PoolChangeRefused";
+    /// `IPPool`, operator: its CIDRs are recorded in `IPAMConfig`, so that no other pool can have them.
+    pub const ADMITTED: &str = "Admitted";
+    /// `IPPool`, operator: blocks that overlap services or nodes' addresses are never assigned.
+    pub const FENCED: &str = "Fenced";
     /// `IPPool`, operator: a family has no free block.
     pub const EXHAUSTED: &str = "Exhausted";
 }
@@ -46,6 +50,16 @@ pub mod reason {
     pub const POOLS_DIFFER: &str = "PoolsDiffer";
     /// Configured and recorded pools agree.
     pub const POOLS_AGREE: &str = "PoolsAgree";
+    /// The pool's CIDRs are recorded.
+    pub const ADMITTED: &str = "Admitted";
+    /// A CIDR of the pool is in use elsewhere.
+    pub const OVERLAPS: &str = "Overlaps";
+    /// The mode in force cuts no blocks from pools.
+    pub const MODE_WITHOUT_POOLS: &str = "ModeWithoutPools";
+    /// Blocks overlap what others have.
+    pub const BLOCKS_FENCED: &str = "BlocksFenced";
+    /// No block overlaps what others have.
+    pub const NOTHING_FENCED: &str = "NothingFenced";
     /// A cooling block was given out early, because nothing else was free.
     pub const COOLING_CUT_SHORT: &str = "CoolingCutShort";
 }

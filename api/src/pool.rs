@@ -1,12 +1,12 @@
 //! `IPPool`: CIDRs that blocks are cut from.
 
-use cadastre_core::Cidr;
+use cadastre_core::{AddrRange, Cidr};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::CidrSchema;
+use crate::schema::{CidrSchema, RangeSchema};
 
 /// CIDRs that blocks are cut from, with a block size for each family. In cluster-pool mode the operator writes the
 /// pool `default` from the Helm values.
@@ -125,6 +125,11 @@ pub struct IPPoolSpec {
     #[x_kube(validation = Rule::new("self.cidrs.all(c, isCIDR(c) && cidr(c).ip().family() == 6 && cidr(c).prefixLength() <= self.maskSize)")
         .message("cidrs must be IPv6, and maskSize at least their prefix length"))]
     pub ipv6: Option<PoolCidrs>,
+    /// Addresses, CIDRs and ranges (first-last) that no pod may have: a block with such an address in it is never assigned.
+    /// Written by whoever owns the pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<RangeSchema>", length(max = 256))]
+    pub reserved: Vec<AddrRange>,
 }
 
 /// CIDRs of one family.
@@ -152,7 +157,7 @@ pub struct IPPoolStatus {
     /// Nodes that wait for a block of this pool.
     #[serde(default)]
     pub waiting_nodes: i64,
-    /// `Exhausted`.
+    /// `Admitted`, `Exhausted`, `Fenced`.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

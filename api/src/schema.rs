@@ -32,6 +32,28 @@ impl JsonSchema for CidrSchema {
     }
 }
 
+/// An address, a CIDR, or a range `first-last`.
+pub enum RangeSchema {}
+
+impl JsonSchema for RangeSchema {
+    fn schema_name() -> Cow<'static, str> {
+        "Range".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            // Two IPv6 addresses of 39 characters and what is between them.
+            "maxLength": 79,
+            "pattern": "^[0-9a-fA-F:.]+(/[0-9]+|-[0-9a-fA-F:.]+)?$",
+        })
+    }
+}
+
 /// `IPv4` or `IPv6`, as Kubernetes spells them.
 pub enum FamilySchema {}
 

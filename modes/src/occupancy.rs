@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use cadastre_core::{AddrRange, Cidr, Counts, Family, Space};
+use cadastre_core::{AddrRange, Cidr, Counts, Family, RangeSet, Space};
 
 /// Name of the pool, and family.
 pub type PoolKey = (String, Family);
@@ -85,6 +85,23 @@ impl<Phase> Occupancy<Phase> {
                 let _same_family = space.reserve(range);
             }
         }
+    }
+
+    /// How many blocks of a pool have an address in one of `ranges`.
+    #[must_use]
+    pub fn touched(&self, key: &PoolKey, ranges: &[AddrRange]) -> u128 {
+        let Some(space) = self.spaces.get(key) else { return 0 };
+        // Blocks by number: as many addresses as a block has are one.
+        let host_bits = u32::from(key.1.bits() - space.unit());
+        let number = |address: u128| address.checked_shr(host_bits).unwrap_or(0);
+        let mut touched = RangeSet::new();
+        for cidr in space.cidrs() {
+            for range in ranges.iter().filter(|range| range.overlaps(&cidr)) {
+                let (first, last) = (range.first().max(cidr.first()), range.last().min(cidr.last()));
+                touched.insert(number(first), number(last));
+            }
+        }
+        touched.len()
     }
 
     /// Blocks by state, exact.

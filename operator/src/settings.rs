@@ -6,8 +6,8 @@ use cadastre_runtime::{ModeSettings, Settings};
 
 /// `recover`: assign nothing until agents have said what they hold.
 pub fn engine_settings(settings: &Settings, recover: bool) -> EngineSettings {
-    let (required, pools) = match &settings.mode {
-        ModeSettings::Kubernetes(kubernetes) => (kubernetes.required.clone(), Vec::new()),
+    let (required, pools, reserved) = match &settings.mode {
+        ModeSettings::Kubernetes(kubernetes) => (kubernetes.required.clone(), Vec::new(), Vec::new()),
         ModeSettings::ClusterPool(cluster_pool) => {
             let pools = cluster_pool.pools.iter().map(|pool| ConfiguredPool {
                 pool: DEFAULT_POOL.to_owned(),
@@ -15,7 +15,7 @@ pub fn engine_settings(settings: &Settings, recover: bool) -> EngineSettings {
                 cidrs: pool.cidrs.clone(),
                 mask_size: pool.mask_size,
             });
-            (Vec::new(), pools.collect())
+            (Vec::new(), pools.collect(), cluster_pool.reserved.clone())
         }
     };
     EngineSettings {
@@ -23,6 +23,7 @@ pub fn engine_settings(settings: &Settings, recover: bool) -> EngineSettings {
         families: settings.families.clone(),
         required,
         pools,
+        reserved,
         block_cooling: settings.operator.block_cooling,
         recover,
     }

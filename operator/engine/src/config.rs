@@ -1,7 +1,7 @@
 //! What `IPAMConfig/cluster` records against what was configured: pure functions, used by the engine, by operators
 //! that stand by, and by `check-config --live`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use cadastre_api::{
@@ -11,7 +11,7 @@ use cadastre_core::Cidr;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::effect::{Note, Regarding};
-use crate::settings::EngineSettings;
+use crate::settings::{ConfiguredPool, EngineSettings};
 
 /// What kind of setting contradicts what is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ pub fn refusals(settings: &EngineSettings, config: Option<&IPAMConfig>) -> Vec<R
     if config.spec.mode != settings.mode {
         return if status.in_use { vec![mode_refusal(settings.mode, config.spec.mode)] } else { Vec::new() };
     }
-    admit(settings, config.spec.mode, &status.cidrs).1
+    admit(settings, &Offers::default(), config.spec.mode, &status.cidrs).refusals
 }
 
 fn mode_refusal(configured: Mode, recorded: Mode) -> Refusal {
@@ -58,57 +58,125 @@ fn mode_refusal(configured: Mode, recorded: Mode) -> Refusal {
     Refusal { kind: RefusalKind::Mode, message }
 }
 
-/// The CIDRs that pools have from now on, in the order they are tried, and what was configured but refused: a CIDR in
-/// use stays, with its block size, whatever the settings say; appending is always allowed.
+/// `IPPool`s that are not from the Helm values: what people made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offers {
+    /// Each family of each, in the order in which they were made.
+    pub pools: Vec<ConfiguredPool>,
+    /// Pools that are recorded and were not seen yet: another operator saw them first.
+    pub unseen: BTreeSet<String>,
+}
+
+/// What pools have from now on, and what not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Admission {
+    /// In the order in which they are tried.
+    pub cidrs: Vec<AdmittedCidr>,
+    /// What was configured and is refused.
+    pub refusals: Vec<Refusal>,
+    /// What people's pools offer and is refused, by pool.
+    pub declined: BTreeMap<String, Vec<String>>,
+}
+
+/// A CIDR in use stays, with its block size, whatever settings and pools say; appending is always allowed. The settings
+/// come before people's pools, and what is recorded before what is new: whichever operator records first decides.
 #[must_use]
-pub(crate) fn admit(
-    settings: &EngineSettings,
-    recorded: Mode,
-    known: &[AdmittedCidr],
-) -> (Vec<AdmittedCidr>, Vec<Refusal>) {
+pub(crate) fn admit(settings: &EngineSettings, offers: &Offers, recorded: Mode, known: &[AdmittedCidr]) -> Admission {
     if recorded != settings.mode {
-        return (known.to_vec(), Vec::new());
+        return Admission { cidrs: known.to_vec(), ..Admission::default() };
     }
+    let mut admission = Admission::default();
+    let is_offered = |old: &&AdmittedCidr| {
+        offers.unseen.contains(&old.pool) || offers.pools.iter().any(|pool| has(pool, old) && !old.in_use)
+    };
     let used: Vec<_> = known.iter().filter(|cidr| cidr.in_use).collect();
-    let (mut admitted, mut refusals) = (Vec::<AdmittedCidr>::new(), Vec::new());
-    let mut refuse = |message: String| refusals.push(Refusal { kind: RefusalKind::Pool, message });
-    for pool in &settings.pools {
-        let mask_in_use =
-            used.iter().find(|old| old.pool == pool.pool && old.cidr.family() == pool.family).map(|old| old.mask_size);
-        for cidr in &pool.cidrs {
-            if let Some(old) = used.iter().find(|old| old.cidr == *cidr && old.pool == pool.pool) {
-                if old.mask_size != pool.mask_size {
-                    refuse(mask_message(old, pool.mask_size));
-                }
-                admitted.push((*old).clone());
-            } else if let Some(old) = used.iter().find(|old| old.cidr.overlaps(cidr)) {
-                refuse(format!(
-                    "CIDR {cidr} of pool {} overlaps {}, which is in use: {} goes on. Append a CIDR that overlaps nothing instead",
-                    pool.pool, old.cidr, old.cidr
-                ));
-            } else if let Some(mask) = mask_in_use.filter(|mask| *mask != pool.mask_size) {
-                refuse(format!(
-                    "CIDR {cidr} of pool {} is to be cut into /{} blocks, but the pool's blocks in use are /{mask}: set the block size back to {mask}",
-                    pool.pool, pool.mask_size
-                ));
-            } else {
-                admitted.push(AdmittedCidr {
-                    cidr: *cidr,
-                    pool: pool.pool.clone(),
-                    mask_size: pool.mask_size,
-                    in_use: false,
-                });
+    for (pool, cidr) in each_cidr(&settings.pools) {
+        match judge(pool, cidr, &used) {
+            Ok(new) => admission.cidrs.push(new),
+            Err(message) => {
+                admission.cidrs.extend(used.iter().filter(|old| is_of(old, pool, cidr)).map(|old| (*old).clone()));
+                admission.refusals.push(Refusal { kind: RefusalKind::Pool, message });
             }
         }
     }
-    for old in used.into_iter().filter(|old| !admitted.iter().any(|new| new.cidr == old.cidr)).collect::<Vec<_>>() {
-        refuse(format!(
-            "CIDR {} of pool {} is in use and cannot be removed or replaced: it goes on. Put it back into the list, or remove the nodes that hold its blocks",
-            old.cidr, old.pool
-        ));
-        admitted.push(old.clone());
+    for old in used.iter().filter(|old| !admission.cidrs.iter().any(|new| new.cidr == old.cidr)).collect::<Vec<_>>() {
+        if settings.pools.iter().any(|pool| pool.pool == old.pool) {
+            admission.refusals.push(Refusal { kind: RefusalKind::Pool, message: removal_message(old) });
+        }
+        admission.cidrs.push((*old).clone());
     }
-    (admitted, refusals)
+    for old in known.iter().filter(is_offered) {
+        if !admission.cidrs.iter().any(|new| new.cidr.overlaps(&old.cidr)) {
+            admission.cidrs.push(old.clone());
+        }
+    }
+    for (pool, cidr) in each_cidr(&offers.pools) {
+        let all: Vec<_> = admission.cidrs.iter().collect();
+        match judge(pool, cidr, &all) {
+            Ok(new) if admission.cidrs.iter().any(|old| old.cidr == new.cidr) => {}
+            Ok(new) => admission.cidrs.push(new),
+            Err(message) => admission.declined.entry(pool.pool.clone()).or_default().push(message),
+        }
+    }
+    admission
+}
+
+fn each_cidr(pools: &[ConfiguredPool]) -> impl Iterator<Item = (&ConfiguredPool, &Cidr)> {
+    pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)))
+}
+
+fn is_of(old: &AdmittedCidr, pool: &ConfiguredPool, cidr: &Cidr) -> bool {
+    old.cidr == *cidr && old.pool == pool.pool
+}
+
+fn has(pool: &ConfiguredPool, old: &AdmittedCidr) -> bool {
+    pool.pool == old.pool && pool.cidrs.contains(&old.cidr) && pool.mask_size == old.mask_size
+}
+
+/// Whether a pool can have this CIDR beside those that are `taken`, and as what; or why not.
+fn judge(pool: &ConfiguredPool, cidr: &Cidr, taken: &[&AdmittedCidr]) -> Result<AdmittedCidr, String> {
+    if let Some(old) = taken.iter().find(|old| is_of(old, pool, cidr)) {
+        return if old.mask_size == pool.mask_size {
+            Ok((*old).clone())
+        } else {
+            Err(mask_message(old, pool.mask_size))
+        };
+    }
+    if let Some(old) = taken.iter().find(|old| old.cidr.overlaps(cidr)) {
+        return Err(overlap_message(pool, cidr, old));
+    }
+    let other_size = |old: &&&AdmittedCidr| {
+        old.pool == pool.pool && old.cidr.family() == pool.family && old.mask_size != pool.mask_size
+    };
+    if let Some(old) = taken.iter().find(other_size) {
+        return Err(format!(
+            "CIDR {cidr} of pool {} is to be cut into /{} blocks, but the pool's blocks in use are /{mask}: set the block size back to {mask}",
+            pool.pool,
+            pool.mask_size,
+            mask = old.mask_size,
+        ));
+    }
+    Ok(AdmittedCidr { cidr: *cidr, pool: pool.pool.clone(), mask_size: pool.mask_size, in_use: false })
+}
+
+fn overlap_message(pool: &ConfiguredPool, cidr: &Cidr, old: &AdmittedCidr) -> String {
+    if old.in_use {
+        return format!(
+            "CIDR {cidr} of pool {} overlaps {} of pool {}, which is in use: {} goes on. Append a CIDR that overlaps nothing instead",
+            pool.pool, old.cidr, old.pool, old.cidr
+        );
+    }
+    format!(
+        "CIDR {cidr} of pool {} overlaps {} of pool {}, which was recorded first: give one of the two another CIDR",
+        pool.pool, old.cidr, old.pool
+    )
+}
+
+fn removal_message(old: &AdmittedCidr) -> String {
+    format!(
+        "CIDR {} of pool {} is in use and cannot be removed or replaced: it goes on. Put it back into the list, or remove the nodes that hold its blocks",
+        old.cidr, old.pool
+    )
 }
 
 fn mask_message(old: &AdmittedCidr, configured: u8) -> String {
@@ -131,9 +199,14 @@ pub(crate) struct Use {
 
 /// The status as it should be: admitted CIDRs from the settings, and in use what is used. Flags are only ever set here;
 /// clearing goes through [`cleared`].
-pub(crate) fn wanted_status(settings: &EngineSettings, config: &IPAMConfig, used: &Use) -> IPAMConfigStatus {
+pub(crate) fn wanted_status(
+    settings: &EngineSettings,
+    offers: &Offers,
+    config: &IPAMConfig,
+    used: &Use,
+) -> IPAMConfigStatus {
     let known = config.status.clone().unwrap_or_default();
-    let (mut cidrs, _) = admit(settings, config.spec.mode, &known.cidrs);
+    let mut cidrs = admit(settings, offers, config.spec.mode, &known.cidrs).cidrs;
     for cidr in &mut cidrs {
         cidr.in_use |= used.cidrs.contains(&cidr.cidr);
     }
@@ -146,12 +219,12 @@ pub(crate) fn wanted_status(settings: &EngineSettings, config: &IPAMConfig, used
 }
 
 /// The status after everything unused was cleared, the end of a drain.
-pub(crate) fn cleared(settings: &EngineSettings, config: &IPAMConfig, used: &Use) -> IPAMConfigStatus {
+pub(crate) fn cleared(settings: &EngineSettings, offers: &Offers, config: &IPAMConfig, used: &Use) -> IPAMConfigStatus {
     let mut known = config.status.clone().unwrap_or_default();
     for cidr in &mut known.cidrs {
         cidr.in_use = used.cidrs.contains(&cidr.cidr);
     }
-    known.cidrs = admit(settings, config.spec.mode, &known.cidrs).0;
+    known.cidrs = admit(settings, offers, config.spec.mode, &known.cidrs).cidrs;
     IPAMConfigStatus { in_use: used.any, draining: false, ..known }
 }
 
@@ -212,8 +285,7 @@ fn held_by(
         return String::new();
     }
     let kept = |old: &&AdmittedCidr| {
-        let same =
-            |pool: &crate::settings::ConfiguredPool| pool.cidrs.contains(&old.cidr) && pool.mask_size == old.mask_size;
+        let same = |pool: &ConfiguredPool| pool.cidrs.contains(&old.cidr) && pool.mask_size == old.mask_size;
         old.in_use && !settings.pools.iter().any(same)
     };
     let named = status
@@ -228,7 +300,6 @@ fn held_by(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::ConfiguredPool;
     use cadastre_api::{CONFIG_NAME, IPAMConfigSpec};
     use cadastre_core::Family;
 
@@ -239,6 +310,7 @@ mod tests {
             families: vec![Family::V4],
             required: vec![],
             pools: vec![ConfiguredPool { pool: "default".into(), family: Family::V4, cidrs, mask_size }],
+            reserved: vec![],
             block_cooling: std::time::Duration::from_mins(5),
             recover: false,
         }
@@ -272,8 +344,9 @@ mod tests {
         let known = recorded(Mode::ClusterPool, true, &[("10.0.0.0/16", 24, true), ("10.1.0.0/16", 24, false)]);
         let admitted = |cidrs: &[&str], mask| {
             let settings = settings(Mode::ClusterPool, cidrs, mask);
-            let (admitted, refusals) = admit(&settings, Mode::ClusterPool, &known.status.as_ref().unwrap().cidrs);
-            let cidrs: Vec<_> = admitted.iter().map(|cidr| format!("{}:{}", cidr.cidr, cidr.mask_size)).collect();
+            let known = &known.status.as_ref().unwrap().cidrs;
+            let Admission { cidrs, refusals, .. } = admit(&settings, &Offers::default(), Mode::ClusterPool, known);
+            let cidrs: Vec<_> = cidrs.iter().map(|cidr| format!("{}:{}", cidr.cidr, cidr.mask_size)).collect();
             (cidrs.join(" "), refusals.len())
         };
         let table: [(&[&str], u8, &str, usize); 6] = [
@@ -290,17 +363,49 @@ mod tests {
     }
 
     #[test]
+    fn of_pools_that_overlap_the_one_recorded_first_has_the_cidr() {
+        let settings = settings(Mode::ClusterPool, &["10.0.0.0/16"], 24);
+        let pool = |name: &str, cidr: &str| ConfiguredPool {
+            pool: name.into(),
+            family: Family::V4,
+            cidrs: vec![cidr.parse().unwrap()],
+            mask_size: 24,
+        };
+        let (a, b) = (pool("a", "10.8.0.0/16"), pool("b", "10.8.128.0/17"));
+        let wanted = |offers: &[&ConfiguredPool], unseen: &[&str], known: &[AdmittedCidr]| {
+            let offers = Offers {
+                pools: offers.iter().map(|pool| (*pool).clone()).collect(),
+                unseen: unseen.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            let admission = admit(&settings, &offers, Mode::ClusterPool, known);
+            let names = admission.cidrs.iter().map(|cidr| cidr.pool.clone()).collect::<Vec<_>>().join(" ");
+            (names, admission.declined.into_keys().collect::<Vec<_>>().join(" "), admission.cidrs)
+        };
+        let (names, declined, _) = wanted(&[&a, &b], &[], &[]);
+        assert_eq!((names.as_str(), declined.as_str()), ("default a", "b"), "the older one");
+        let (.., by_another) = wanted(&[&b], &[], &[]);
+        for (offers, unseen) in [(&[&a, &b][..], &[][..]), (&[&a][..], &["b"][..])] {
+            let (names, declined, _) = wanted(offers, unseen, &by_another);
+            assert_eq!((names.as_str(), declined.as_str()), ("default b", "a"), "recorded first by another operator");
+        }
+        let (names, ..) = wanted(&[&a], &[], &by_another);
+        assert_eq!(names, "default a", "b is gone");
+        let inside = pool("c", "10.0.7.0/24");
+        assert_eq!(wanted(&[&inside], &[], &[]).1, "c", "the settings' own come first");
+    }
+
+    #[test]
     fn marking_stops_a_drain_and_clearing_keeps_what_is_used() {
         let settings = settings(Mode::ClusterPool, &["10.0.0.0/16", "10.1.0.0/16"], 24);
         let mut config = recorded(Mode::ClusterPool, true, &[("10.0.0.0/16", 24, true), ("10.1.0.0/16", 24, true)]);
         config.status.as_mut().unwrap().draining = true;
-        assert!(wanted_status(&settings, &config, &Use::default()).draining);
+        assert!(wanted_status(&settings, &Offers::default(), &config, &Use::default()).draining);
         let one = Use { any: true, cidrs: ["10.1.0.0/16".parse().unwrap()].into(), waiting: true };
-        assert!(!wanted_status(&settings, &config, &one).draining);
-        let after = cleared(&settings, &config, &one);
+        assert!(!wanted_status(&settings, &Offers::default(), &config, &one).draining);
+        let after = cleared(&settings, &Offers::default(), &config, &one);
         assert_eq!(after.cidrs.iter().map(|cidr| cidr.in_use).collect::<Vec<_>>(), [false, true]);
         assert!(after.in_use && !after.draining);
-        assert!(!cleared(&settings, &config, &Use::default()).in_use);
+        assert!(!cleared(&settings, &Offers::default(), &config, &Use::default()).in_use);
     }
 
     #[test]

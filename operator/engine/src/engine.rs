@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cadastre_api::{DEFAULT_POOL, IPAMConfig, IPPoolStatus, Mode};
 use cadastre_core::{AddrRange, Cidr, Family};
-use cadastre_modes::{ClusterPool, Fences, Kubernetes, Loading, Occupancy, Planner, PodCidrIndex, Sealed};
+use cadastre_modes::{ClusterPool, Fences, Kubernetes, Loading, Occupancy, Planner, PodCidrIndex, PoolKey, Sealed};
 use k8s_openapi::jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -114,6 +114,10 @@ pub struct Engine {
     pub(crate) mirror_fences: Fences,
     /// What pools were told never to assign: for good, as long as this engine lives.
     pub(crate) fences: BTreeSet<Cidr>,
+    /// What people reserved: likewise.
+    pub(crate) reserved: BTreeSet<AddrRange>,
+    /// Blocks that fences touch, by pool and family; `None` until counted.
+    pub(crate) fenced: Option<BTreeMap<PoolKey, u128>>,
     pub(crate) claims: Claims,
     /// Nodes to look at once an `IPAMNode` was read live.
     pub(crate) witnesses: BTreeMap<String, BTreeSet<String>>,
@@ -172,6 +176,7 @@ impl Engine {
     /// production, chosen in a simulation.
     #[must_use]
     pub fn new(settings: EngineSettings, seed: [u8; 32]) -> Self {
+        let reserved = settings.reserved.iter().copied().collect();
         Self {
             settings,
             now: Timestamp::UNIX_EPOCH,
@@ -194,6 +199,8 @@ impl Engine {
             index: PodCidrIndex::default(),
             mirror_fences: Fences::default(),
             fences: BTreeSet::new(),
+            reserved,
+            fenced: None,
             claims: Claims::default(),
             witnesses: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -323,12 +330,13 @@ impl Engine {
         }
         let admitted = config.status.as_ref().map(|status| status.cidrs.clone()).unwrap_or_default();
         let kubernetes = config.spec.mode == Mode::Kubernetes;
+        let of_default = admitted.iter().filter(|cidr| cidr.pool == DEFAULT_POOL);
         let families = Family::ALL.into_iter().filter(|family| {
             if config.spec.mode == self.settings.mode {
                 self.settings.families.contains(family)
-                    || admitted.iter().any(|cidr| cidr.in_use && cidr.cidr.family() == *family)
+                    || of_default.clone().any(|cidr| cidr.in_use && cidr.cidr.family() == *family)
             } else {
-                kubernetes || admitted.iter().any(|cidr| cidr.cidr.family() == *family)
+                kubernetes || of_default.clone().any(|cidr| cidr.cidr.family() == *family)
             }
         });
         let pool = DEFAULT_POOL.to_owned();
@@ -343,56 +351,9 @@ impl Engine {
         self.dirty_gated();
     }
 
-    fn admit_cidrs(&mut self, admitted: &[cadastre_api::AdmittedCidr]) {
-        let (ledger, fences) = (&self.ledger, &self.fences);
-        let grew = match &mut self.stage {
-            Stage::Starting => false,
-            Stage::Recovering { occupancy, .. } => admit_into(occupancy, ledger, fences, admitted),
-            Stage::Live { occupancy } => admit_into(occupancy, ledger, fences, admitted),
-        };
-        if grew {
-            self.space_grew = true;
-            self.keep_claimed();
-        }
-    }
-
     /// Pages that waited for the config can be looked at again.
     fn dirty_gated(&mut self) {
         self.ledger.dirty.extend(std::mem::take(&mut self.gated));
-    }
-
-    /// The pool and the CIDR that a block was cut from, with the block size.
-    pub(crate) fn find_block(&self, block: &Cidr) -> Option<(String, Cidr, u8)> {
-        let found = match &self.stage {
-            Stage::Starting => None,
-            Stage::Recovering { occupancy, .. } => occupancy.find(block),
-            Stage::Live { occupancy } => occupancy.find(block),
-        };
-        found.map(|(pool, cidr, mask)| (pool.to_owned(), cidr, mask))
-    }
-
-    /// Whether a CIDR of any pool overlaps `cidr`.
-    pub(crate) fn is_pooled(&self, cidr: &Cidr) -> bool {
-        match &self.stage {
-            Stage::Starting => false,
-            Stage::Recovering { occupancy, .. } => occupancy.overlaps(cidr),
-            Stage::Live { occupancy } => occupancy.overlaps(cidr),
-        }
-    }
-
-    /// Fences ranges: never assigned from now on.
-    pub(crate) fn fence(&mut self, ranges: impl IntoIterator<Item = Cidr>) {
-        for cidr in ranges {
-            if !self.fences.insert(cidr) {
-                continue;
-            }
-            let range = AddrRange::from(cidr);
-            match &mut self.stage {
-                Stage::Starting => {}
-                Stage::Recovering { occupancy, .. } => occupancy.reserve(range),
-                Stage::Live { occupancy } => occupancy.reserve(range),
-            }
-        }
     }
 
     /// Whether the API server answered with an older state than it had: it was restored from a backup, and all that is known
@@ -407,31 +368,4 @@ impl Engine {
     pub fn refusals(&self) -> Vec<Refusal> {
         crate::config::refusals(&self.settings, self.config.as_ref())
     }
-}
-
-/// Makes the pools have exactly the admitted CIDRs. Returns whether one was added.
-fn admit_into<P>(
-    occupancy: &mut Occupancy<P>,
-    ledger: &Ledger,
-    fences: &BTreeSet<Cidr>,
-    admitted: &[cadastre_api::AdmittedCidr],
-) -> bool {
-    for (pool, cidr) in occupancy.cidrs() {
-        if !admitted.iter().any(|new| new.pool == pool && new.cidr == cidr) {
-            occupancy.expel(&pool, &cidr);
-        }
-    }
-    let present = occupancy.cidrs();
-    let mut grew = false;
-    for new in admitted.iter().filter(|new| !present.iter().any(|(pool, cidr)| *pool == new.pool && *cidr == new.cidr))
-    {
-        grew |= occupancy.admit(&new.pool, new.cidr, new.mask_size);
-    }
-    if grew {
-        ledger.claim_all(occupancy);
-        for fence in fences {
-            occupancy.reserve(AddrRange::from(*fence));
-        }
-    }
-    grew
 }

@@ -27,6 +27,8 @@ mod nodes;
 mod observe;
 mod outcome;
 mod page;
+mod pool_status;
+mod pools;
 mod record;
 mod recover;
 mod report;

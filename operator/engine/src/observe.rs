@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode};
 use cadastre_modes::Occupancy;
 
-use crate::engine::{Engine, Stage};
+use crate::engine::{Engine, PoolRec, Stage};
 use crate::event::{Event, NodeSeen, World};
 use crate::nodes::{NodeRec, Published, after, version};
 use crate::settings::RECOVERY;
@@ -25,7 +25,7 @@ impl Engine {
             }
             Event::Config(config) => self.see_config(config.map(|config| *config)),
             Event::Pool(pool) => self.see_pool(*pool),
-            Event::PoolGone { name } => *self.pools.entry(name).or_default() = crate::engine::PoolRec::default(),
+            Event::PoolGone { name } => self.lose_pool(name),
             Event::ServiceCidrs(cidrs) => self.see_services(cidrs),
             Event::Outcome { id, outcome } => self.conclude(id, outcome),
             Event::Tick => self.tick(),
@@ -51,6 +51,11 @@ impl Engine {
         self.see_services(world.service_cidrs);
         for pool in world.pools {
             self.see_pool(pool);
+        }
+        // What is recorded and not there is gone.
+        let recorded = world.config.iter().filter_map(|config| config.status.as_ref()).flat_map(|status| &status.cidrs);
+        for admitted in recorded {
+            self.pools.entry(admitted.pool.clone()).or_default();
         }
         for node in world.nodes {
             self.see_node(node);
@@ -201,8 +206,15 @@ impl Engine {
         }
     }
 
+    fn lose_pool(&mut self, name: String) {
+        self.pools.insert(name, PoolRec::default());
+        self.config_due = true;
+    }
+
     fn see_pool(&mut self, pool: cadastre_api::IPPool) {
         let name = pool.metadata.name.clone().unwrap_or_default();
+        self.config_due = true;
+        self.reserve(&pool.spec.reserved);
         let rec = self.pools.entry(name).or_default();
         if rec.status.is_none() {
             rec.status.clone_from(&pool.status);

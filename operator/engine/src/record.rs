@@ -64,10 +64,10 @@ impl Engine {
                 IPAMConfigStatus { draining: true, ..config.status.clone().unwrap_or_default() }
             }
             Drain::Listing if !used.waiting => return,
-            Drain::Clearing if !used.waiting => cleared(&self.settings, config, &used),
+            Drain::Clearing if !used.waiting => cleared(&self.settings, &self.offers(), config, &used),
             _ => {
                 self.drain = Drain::Idle;
-                wanted_status(&self.settings, config, &used)
+                wanted_status(&self.settings, &self.offers(), config, &used)
             }
         };
         self.write_status(status);

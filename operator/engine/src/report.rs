@@ -1,24 +1,20 @@
-//! Step 7: what people and metrics see. Written when it changed, once a second at most.
+//! Step 7: how things stand, for readiness and metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cadastre_api::{
-    BlockCounts, IPPool, IPPoolSpec, IPPoolStatus, Mode, PoolCidrs, condition, condition_type, count, reason,
-    set_condition,
-};
-use cadastre_core::{Cidr, Family};
-use cadastre_modes::Shortage;
+use cadastre_api::{BlockCounts, Mode, count, reason};
+use cadastre_core::Family;
 
 use crate::assign::shortage_reason;
 use crate::config::Refusal;
-use crate::effect::Action;
-use crate::engine::{Engine, Flight, Stage};
+use crate::engine::{Engine, Stage};
 
 /// Waiting, and not for want of anything: a plan is to come.
 const QUEUED: &str = "Queued";
 
-const SHORTAGES: [&str; 3] = [reason::POOL_EXHAUSTED, reason::WAITING_FOR_POD_CIDR, reason::POD_CIDR_OVERLAPS];
+const SHORTAGES: [&str; 4] =
+    [reason::POOL_EXHAUSTED, reason::WAITING_FOR_POD_CIDR, reason::POD_CIDR_OVERLAPS, reason::POD_CIDR_FENCED];
 
 /// How far the engine is, for readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +113,7 @@ impl Engine {
         std::mem::take(&mut self.latencies)
     }
 
-    fn pool_reports(&self) -> Vec<PoolReport> {
+    pub(crate) fn pool_reports(&self) -> Vec<PoolReport> {
         let Stage::Live { occupancy } = &self.stage else { return Vec::new() };
         let report = |(pool, family): &(String, Family)| {
             let space = occupancy.counts(pool, *family)?;
@@ -134,88 +130,5 @@ impl Engine {
             Some(PoolReport { pool: pool.clone(), family: *family, counts })
         };
         occupancy.pools().filter_map(report).collect()
-    }
-
-    pub(crate) fn report_pools(&mut self) {
-        let reports = self.pool_reports();
-        let names: BTreeSet<_> = reports.iter().map(|report| report.pool.clone()).collect();
-        for name in names {
-            self.write_pool_spec(&name);
-            let of_pool: BTreeMap<_, _> = reports
-                .iter()
-                .filter(|report| report.pool == name)
-                .map(|report| (report.family, report.counts))
-                .collect();
-            self.write_pool_status(&name, &of_pool);
-        }
-    }
-
-    /// The pool's object says what was admitted. In cluster-pool mode its spec is the operator's.
-    fn write_pool_spec(&mut self, name: &str) {
-        let spec = IPPoolSpec { ipv4: self.admitted(name, Family::V4), ipv6: self.admitted(name, Family::V6) };
-        let rec = self.pools.entry(name.to_owned()).or_default();
-        if rec.busy || rec.object.as_ref().is_some_and(|pool| pool.spec == spec) {
-            return;
-        }
-        rec.busy = true;
-        let action = match &rec.object {
-            None => Action::CreatePool(Box::new(IPPool::new(name, spec))),
-            Some(pool) => Action::PatchPool(Box::new(IPPool { spec, ..pool.clone() })),
-        };
-        self.emit(Flight::Pool(name.to_owned()), action);
-    }
-
-    fn admitted(&self, pool: &str, family: Family) -> Option<PoolCidrs> {
-        let status = self.config.as_ref()?.status.as_ref()?;
-        let of_pool: Vec<_> =
-            status.cidrs.iter().filter(|cidr| cidr.pool == pool && cidr.cidr.family() == family).collect();
-        let mask_size = of_pool.first()?.mask_size;
-        let cidrs: Vec<Cidr> = of_pool.into_iter().map(|cidr| cidr.cidr).collect();
-        Some(PoolCidrs { cidrs, mask_size })
-    }
-
-    fn write_pool_status(&mut self, name: &str, counts: &BTreeMap<Family, BlockCounts>) {
-        let waiting = self.exhausted(name);
-        let Some(rec) = self.pools.get(name).filter(|rec| rec.object.is_some()) else { return };
-        let generation = rec.object.as_ref().and_then(|pool| pool.metadata.generation).unwrap_or(0);
-        let mut status = IPPoolStatus {
-            ipv4: counts.get(&Family::V4).copied(),
-            ipv6: counts.get(&Family::V6).copied(),
-            waiting_nodes: i64::try_from(waiting.len()).unwrap_or(i64::MAX),
-            conditions: rec.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default(),
-        };
-        let empty: Vec<_> =
-            counts.iter().filter(|(_, counts)| counts.free == 0).map(|(family, _)| family.to_string()).collect();
-        let set = if empty.is_empty() {
-            condition(condition_type::EXHAUSTED, false, reason::BLOCKS_FREE, "blocks are free", generation, self.now)
-        } else {
-            let names = crate::record::some_names(waiting.iter().map(String::as_str));
-            let who = if names.is_empty() { String::new() } else { format!("; waiting: {names}") };
-            let message = format!(
-                "no free {} block: append a CIDR to the pool, or remove nodes{who}",
-                empty.join(" and no free ")
-            );
-            condition(condition_type::EXHAUSTED, true, reason::POOL_EXHAUSTED, &message, generation, self.now)
-        };
-        set_condition(&mut status.conditions, set);
-        if rec.status.as_ref() == Some(&status) {
-            return;
-        }
-        if let Some(rec) = self.pools.get_mut(name) {
-            rec.status = Some(status.clone());
-        }
-        self.emit(
-            Flight::PoolStatus(name.to_owned()),
-            Action::SetPoolStatus { name: name.to_owned(), status: Box::new(status) },
-        );
-    }
-
-    /// Nodes that wait for a block of this pool.
-    fn exhausted(&self, name: &str) -> Vec<String> {
-        let waits = |node: &String| match self.nodes.get(node).and_then(|rec| rec.shortage.as_ref()) {
-            Some(Shortage::Exhausted { pool, .. }) => pool == name,
-            _ => false,
-        };
-        self.stuck.iter().map(|(_, node)| node).filter(|node| waits(node)).cloned().collect()
     }
 }

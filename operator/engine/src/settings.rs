@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cadastre_api::Mode;
-use cadastre_core::{Cidr, Family};
+use cadastre_core::{AddrRange, Cidr, Family};
 
 /// Validated settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct EngineSettings {
     pub required: Vec<Family>,
     /// Pools from the Helm values.
     pub pools: Vec<ConfiguredPool>,
+    /// What is never assigned of the pools from the Helm values.
+    pub reserved: Vec<AddrRange>,
     /// How long a block of a deleted node is kept from others.
     pub block_cooling: Duration,
     /// Assign nothing until every Ready node's agent has said what it holds.

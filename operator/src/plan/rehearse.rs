@@ -195,6 +195,7 @@ mod tests {
             families: vec![Family::V4],
             required: vec![],
             pools: vec![ConfiguredPool { pool: "default".into(), family: Family::V4, cidrs, mask_size: 24 }],
+            reserved: Vec::new(),
             block_cooling: Duration::from_mins(5),
             recover: false,
         }

@@ -28,7 +28,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cadastre_api::Mode;
-use cadastre_core::{Cidr, Family};
+use cadastre_core::{AddrRange, Cidr, Family};
 
 pub use problem::{Problem, SettingsError};
 pub use raw::RawSettings;
@@ -86,6 +86,8 @@ pub struct KubernetesSettings {
 pub struct ClusterPoolSettings {
     /// One entry for each enabled family, IPv4 first.
     pub pools: Vec<PoolFamily>,
+    /// What no pod may have of them, in the order written.
+    pub reserved: Vec<AddrRange>,
 }
 
 /// What blocks of one family are cut from.

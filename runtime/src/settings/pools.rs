@@ -1,6 +1,6 @@
 //! The pools of mode cluster-pool: which of two spellings was used, and whether blocks can be cut from what it says.
 
-use cadastre_core::{Cidr, Family};
+use cadastre_core::{AddrRange, Cidr, Family};
 
 use super::PoolFamily;
 use super::findings::Findings;
@@ -148,6 +148,33 @@ fn disjoint(cidrs: &[(String, Cidr)], findings: &mut Findings) {
             );
         }
     }
+}
+
+/// As many reservations as an `IPPool` takes.
+const MAX_RESERVED: usize = 256;
+
+/// What is never to be assigned; each must lie in the pools, at least in part, else it is a slip of the pen.
+pub fn reserved(list: Option<&CidrList>, pools: &[PoolFamily], findings: &mut Findings) -> Vec<AddrRange> {
+    let key = "ipam.operator.clusterPoolReserved";
+    let entries = list.map(CidrList::entries).unwrap_or_default();
+    if entries.len() > MAX_RESERVED {
+        let what = format!("{} reservations are more than {MAX_RESERVED}; join neighbours", entries.len());
+        findings.problem(key, what);
+    }
+    let mut reserved = Vec::new();
+    for (index, text) in entries {
+        let key = format!("{key}{index}");
+        let parsed = text.parse::<AddrRange>().map_err(|error| error.to_string());
+        let Some(range) = findings.ok(&key, parsed) else { continue };
+        let cidrs: Vec<_> = pools.iter().flat_map(|pool| &pool.cidrs).collect();
+        if cidrs.iter().any(|cidr| range.overlaps(cidr)) {
+            reserved.push(range);
+        } else {
+            let cidrs = cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            findings.problem(&key, format!("{range} lies in no CIDR of the pool ({cidrs}): correct or remove it"));
+        }
+    }
+    reserved
 }
 
 /// Blocks must exist in the family and fit into every CIDR.

@@ -100,6 +100,10 @@ pub struct RawIpamOperator {
     #[serde(rename = "clusterPoolIPv6MaskSize")]
     #[schemars(range(min = 1, max = 128))]
     pub cluster_pool_ipv6_mask_size: Option<i64>,
+    /// Mode cluster-pool: addresses, CIDRs and ranges (first-last) of the pool that no pod may have. A block with such an
+    /// address in it is given to no node. Default: none.
+    #[schemars(schema_with = "ranges")]
+    pub cluster_pool_reserved: Option<CidrList>,
     /// Labels that a node must have, all of them, to be given blocks. Default: none, so every node is.
     #[schemars(extend("examples" = [{"example.com/network": "cadastre"}]))]
     pub node_selector: Option<BTreeMap<String, String>>,
@@ -304,16 +308,25 @@ impl JsonSchema for CidrList {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        const CIDR: &str = "[0-9a-fA-F.:]+/[0-9]{1,3}";
-        const GAP: &str = "[, \\t\\n]";
-        let text = format!("^{GAP}*({CIDR}({GAP}+{CIDR})*)?{GAP}*$");
-        json_schema!({
-            "type": ["array", "string"],
-            "items": { "type": "string", "pattern": text },
-            "pattern": text,
-            "examples": [["10.0.0.0/8", "172.16.0.0/12"]],
-        })
+        listed("[0-9a-fA-F.:]+/[0-9]{1,3}", &["10.0.0.0/8", "172.16.0.0/12"])
     }
+}
+
+/// Addresses, CIDRs and ranges.
+fn ranges(_: &mut SchemaGenerator) -> Schema {
+    listed("[0-9a-fA-F.:]+(/[0-9]{1,3}|-[0-9a-fA-F.:]+)?", &["10.0.0.0/20", "10.0.99.7", "10.0.200.10-10.0.201.20"])
+}
+
+/// A list, or one text with spaces or commas between.
+fn listed(element: &str, example: &[&str]) -> Schema {
+    const GAP: &str = "[, \\t\\n]";
+    let text = format!("^{GAP}*({element}({GAP}+{element})*)?{GAP}*$");
+    json_schema!({
+        "type": ["array", "string", "null"],
+        "items": { "type": "string", "pattern": text },
+        "pattern": text,
+        "examples": [example],
+    })
 }
 
 /// A port, as a number or, as Helm's `--set-string` has it, as text.

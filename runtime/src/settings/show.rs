@@ -21,6 +21,10 @@ impl fmt::Display for Settings {
                     let cidrs = list(pool.cidrs.iter().map(ToString::to_string).collect());
                     writeln!(f, "pool {}:        {cidrs} in blocks of /{}", pool.family, pool.mask_size)?;
                 }
+                if !cluster_pool.reserved.is_empty() {
+                    let reserved = cluster_pool.reserved.iter().map(ToString::to_string).collect();
+                    writeln!(f, "never assigned:   {}", list(reserved))?;
+                }
             }
         }
         if !operator.node_selector.is_empty() {

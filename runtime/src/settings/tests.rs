@@ -221,6 +221,14 @@ const TUNING: &[Refused] = &[
         &["agent.addressCooling: \"soon\" is not a duration; write one like 300ms, 30s, 5m or 1h30m"],
     ),
     (
+        "ipam: {operator: {clusterPoolReserved: [10.0.0.9, 192.168.0.0/24, 10.0.0.9-10.0.0.1, 10.0.0.x]}}",
+        &[
+            "ipam.operator.clusterPoolReserved[1]: 192.168.0.0/24 lies in no CIDR of the pool (10.0.0.0/8): correct or remove it",
+            "ipam.operator.clusterPoolReserved[2]: 10.0.0.9-10.0.0.1 ends before it begins; did you mean 10.0.0.1-10.0.0.9?",
+            "ipam.operator.clusterPoolReserved[3]: \"10.0.0.x\" is not a range: \"10.0.0.x\" is not an IP address; write 10.0.0.5, 10.0.0.0/28 or 10.0.0.5-10.0.0.9",
+        ],
+    ),
+    (
         "ipam: {operator: {nodeSelector: {example.com/pods: true}}}",
         &["ipam.operator.nodeSelector.example.com/pods: read true; text would be right"],
     ),
@@ -298,7 +306,7 @@ fn pool(family: Family, cidrs: &[&str], mask_size: u8) -> PoolFamily {
 }
 
 fn cluster_pool(pools: Vec<PoolFamily>) -> ModeSettings {
-    ModeSettings::ClusterPool(ClusterPoolSettings { pools })
+    ModeSettings::ClusterPool(ClusterPoolSettings { pools, reserved: vec![] })
 }
 
 #[test]

@@ -139,8 +139,9 @@ fn mode_settings(mode: Mode, raw: &RawSettings, families: &[Family], findings: &
         }
         Mode::ClusterPool => {
             let pools = families.iter().map(|family| pools::family(*family, raw, findings)).collect::<Vec<_>>();
-            let pools = pools.into_iter().collect::<Option<_>>()?;
-            Some(ModeSettings::ClusterPool(ClusterPoolSettings { pools }))
+            let pools = pools.into_iter().collect::<Option<Vec<_>>>()?;
+            let reserved = pools::reserved(raw.ipam.operator.cluster_pool_reserved.as_ref(), &pools, findings);
+            Some(ModeSettings::ClusterPool(ClusterPoolSettings { pools, reserved }))
         }
         // Refused by `mode`.
         Mode::MultiPool | Mode::Eni | Mode::Azure => None,

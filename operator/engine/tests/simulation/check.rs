@@ -55,14 +55,12 @@ impl Simulation {
     /// A block with pods in it stays listed as long as its Node lives.
     fn check_kept(&mut self) {
         for (id, machine) in &self.machines {
-            let node = self.store.nodes.get(&machine.node).filter(|node| node.machine == *id);
-            let Some((node, object)) = node.zip(self.store.ipam_nodes.get(&machine.node)) else { continue };
-            if object.spec.node_uid != node.uid {
-                continue;
-            }
+            let Some(node) = self.store.nodes.get(&machine.node).filter(|node| node.machine == *id) else { continue };
+            let object = self.store.ipam_nodes.get(&machine.node).filter(|object| object.spec.node_uid == node.uid);
             for cidr in machine.in_use() {
+                let listed = object.is_some_and(|object| object.spec.ipam.allocated.iter().any(|b| b.cidr == *cidr));
                 let key = (node.uid.clone(), *cidr);
-                if object.spec.ipam.allocated.iter().any(|block| block.cidr == *cidr) {
+                if listed {
                     self.listed.insert(key);
                 } else {
                     assert!(!self.listed.contains(&key), "{} was taken from {} under its pods", cidr, machine.node);

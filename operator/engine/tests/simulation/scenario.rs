@@ -11,13 +11,15 @@ use crate::world::{Simulation, settings};
 
 /// Effects in a schedule, at least.
 const EFFECTS: usize = 200;
-/// Steps in a schedule, at least; and at most, should nothing need doing.
-const STEPS: std::ops::Range<usize> = 400..4_000;
+/// Steps in a schedule, at most, should nothing need doing.
+const STEPS: usize = 8_000;
 
 /// What is run under each seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub operators: usize,
+    /// Steps in a schedule, at least.
+    pub steps: usize,
     pub families: &'static [Family],
     pub v4: &'static str,
     /// Somebody edits and deletes objects.
@@ -33,6 +35,7 @@ impl Default for Scenario {
     fn default() -> Self {
         Self {
             operators: 1,
+            steps: 400,
             families: &[Family::V4],
             v4: "10.0.0.0/18",
             foreign_hands: false,
@@ -87,14 +90,14 @@ impl Scenario {
             simulation.add_node(&format!("n{node}"), &format!("machine-n{node}"));
         }
         let mut then = None;
-        for step in 0..STEPS.end {
-            if step >= STEPS.start && simulation.effects >= EFFECTS && simulation.crashes > 0 {
+        for step in 0..STEPS {
+            if step >= self.steps && simulation.effects >= EFFECTS && simulation.crashes > 0 {
                 break;
             }
             if self.foreign_hands && step % 50 == 49 {
                 simulation.meddle();
             }
-            if self.restore && step == STEPS.start / 2 {
+            if self.restore && step == self.steps / 2 {
                 then = Some(simulation.store.snapshot());
             }
             simulation.step(true);

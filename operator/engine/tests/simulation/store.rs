@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool};
+use cadastre_core::Cidr;
 use cadastre_engine::{Action, Answer, Event, NodeSeen, Outcome, World};
 use kube::api::ObjectMeta;
 
@@ -15,6 +16,7 @@ pub struct Store {
     pub nodes: BTreeMap<String, NodeSeen>,
     pub ipam_nodes: BTreeMap<String, IPAMNode>,
     pub pools: BTreeMap<String, IPPool>,
+    pub service_cidrs: Vec<Cidr>,
     pub log: Vec<Event>,
     /// Writes of `IPAMNode`s: creations and patches.
     pub node_writes: usize,
@@ -39,7 +41,7 @@ impl Store {
             nodes: self.nodes.values().cloned().collect(),
             ipam_nodes: self.ipam_nodes.values().cloned().collect(),
             pools: self.pools.values().cloned().collect(),
-            service_cidrs: Vec::new(),
+            service_cidrs: self.service_cidrs.clone(),
         }
     }
 
@@ -95,19 +97,48 @@ impl Store {
                 found(self.ipam_nodes.get(&name).map(|node| Answer::IpamNode(Box::new(node.clone()))))
             }
             Action::GetNode { name } => found(self.nodes.get(&name).cloned().map(Answer::Node)),
-            Action::CreatePool(pool) => {
+            Action::CreatePool(pool) => self.create_pool(*pool),
+            Action::PatchPool(pool) => {
                 let name = pool.metadata.name.clone().unwrap();
-                if self.pools.contains_key(&name) {
-                    return Outcome::Conflict;
-                }
-                let mut pool = *pool;
-                self.stamp(&mut pool.metadata, true, true);
-                self.pools.insert(name, pool.clone());
-                self.log.push(Event::Pool(Box::new(pool)));
-                Outcome::Done(Answer::Nothing)
+                self.change_pool(&name, |known| {
+                    let tested = known.metadata.uid == pool.metadata.uid
+                        && known.metadata.generation == pool.metadata.generation;
+                    tested.then(|| known.spec = pool.spec).is_some()
+                })
             }
-            Action::PatchPool(_) | Action::SetPoolStatus { .. } | Action::Publish(_) => Outcome::Done(Answer::Nothing),
+            Action::SetPoolStatus { name, status } => self.change_pool(&name, |known| {
+                known.status = Some(*status);
+                true
+            }),
+            Action::Publish(_) => Outcome::Done(Answer::Nothing),
         }
+    }
+
+    /// Done by an operator or by a person.
+    pub fn create_pool(&mut self, mut pool: IPPool) -> Outcome {
+        let name = pool.metadata.name.clone().unwrap();
+        if self.pools.contains_key(&name) {
+            return Outcome::Conflict;
+        }
+        self.stamp(&mut pool.metadata, true, true);
+        self.store_pool(name, pool)
+    }
+
+    fn change_pool(&mut self, name: &str, change: impl FnOnce(&mut IPPool) -> bool) -> Outcome {
+        let Some(mut pool) = self.pools.get(name).cloned() else { return Outcome::NotFound };
+        let spec = pool.spec.clone();
+        if !change(&mut pool) {
+            return Outcome::Conflict;
+        }
+        let spec_changed = spec != pool.spec;
+        self.stamp(&mut pool.metadata, false, spec_changed);
+        self.store_pool(name.to_owned(), pool)
+    }
+
+    fn store_pool(&mut self, name: String, pool: IPPool) -> Outcome {
+        self.pools.insert(name, pool.clone());
+        self.log.push(Event::Pool(Box::new(pool)));
+        Outcome::Done(Answer::Nothing)
     }
 
     fn create_config(&mut self, mut config: IPAMConfig) -> Outcome {

@@ -35,6 +35,7 @@ pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
         families: families.to_vec(),
         required: Vec::new(),
         pools: pools.into_iter().filter(|pool| families.contains(&pool.family)).collect(),
+        reserved: Vec::new(),
         block_cooling: COOLING,
         recover: false,
     }
