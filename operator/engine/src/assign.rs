@@ -7,7 +7,7 @@
 //!                    └─ all held       ─▶ IPAMNode (apply.rs)
 //! ```
 
-use cadastre_api::{BlockEntry, BlockState, Mode, reason};
+use cadastre_api::{BlockEntry, BlockState, Mode, condition_type, reason};
 use cadastre_core::{Cidr, Family};
 use cadastre_modes::{Decision, NodeView, Plan, PlannedBlock, Planner, Shortage, Verdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -238,7 +238,9 @@ impl Engine {
         let regarding = Regarding::Node { name: name.to_owned(), uid: rec.seen.uid.clone() };
         let (reason, message) = (shortage_reason(&shortage), shortage.to_string());
         rec.shortage = Some(shortage);
-        self.publish(Note { regarding, warning: true, reason, message });
+        if !self.says_already(name, condition_type::ASSIGNED, "False", &message) {
+            self.publish(Note { regarding, warning: true, reason, message });
+        }
     }
 
     /// Queues what a plan assigned. One block alone is held at once; what spans pages is pending until all of it is in.

@@ -114,7 +114,7 @@ pub enum Regarding {
 }
 
 /// An Event for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// What it is about.
     pub regarding: Regarding,

@@ -4,6 +4,7 @@
 //! each works on its own set of dirty things, so an event costs what it changes and not what there is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use cadastre_api::{DEFAULT_POOL, IPAMConfig, IPPoolStatus, Mode};
@@ -151,6 +152,8 @@ pub struct Engine {
     pub(crate) went_back: bool,
     /// Events handled so far.
     pub(crate) turn: u64,
+    /// Hashes of Events, and when they were published.
+    said: HashMap<u64, Timestamp>,
     /// Of nodes that got their blocks, until somebody takes them.
     pub(crate) latencies: Vec<Duration>,
     next_id: u64,
@@ -167,6 +170,11 @@ pub(crate) enum Later {
     Config,
     Verify(String),
 }
+
+/// For how long an Event is not repeated: the API server keeps them for an hour.
+const SAID_FOR: Duration = Duration::from_hours(1);
+/// Above this many remembered Events, those that may be repeated are forgotten: 24 bytes each.
+const SAID_AT_MOST: usize = 10_000;
 
 /// More passes than any chain of causes within one event is long.
 const PASSES: usize = 100;
@@ -222,6 +230,7 @@ impl Engine {
             counters: Counters::default(),
             went_back: false,
             turn: 0,
+            said: HashMap::new(),
             latencies: Vec::new(),
             next_id: 0,
             rng: StdRng::from_seed(seed),
@@ -264,8 +273,28 @@ impl Engine {
         self.flights.insert(id, flight);
     }
 
+    /// The same is said of the same object once an hour at most.
     pub(crate) fn publish(&mut self, note: Note) {
+        let mut hasher = DefaultHasher::new();
+        note.hash(&mut hasher);
+        let recent = |at: &Timestamp| crate::nodes::after(*at, SAID_FOR) > self.now;
+        if self.said.get(&hasher.finish()).is_some_and(recent) {
+            return;
+        }
+        if self.said.len() >= SAID_AT_MOST {
+            self.said.retain(|_, at| recent(at));
+        }
+        self.said.insert(hasher.finish(), self.now);
         self.emit(Flight::Unanswered, Action::Publish(note));
+    }
+
+    /// Whether the `IPAMNode` of this very Node has this condition already: an operator before this one said so.
+    pub(crate) fn says_already(&self, name: &str, kind: &str, status: &str, message: &str) -> bool {
+        let uid = self.nodes.get(name).map(|rec| &rec.seen.uid);
+        let published = self.published.get(name).filter(|node| Some(&node.spec.node_uid) == uid);
+        published.is_some_and(|node| {
+            node.conditions.iter().any(|old| old.type_ == kind && old.status == status && old.message == message)
+        })
     }
 
     pub(crate) fn grant(&mut self) -> Uuid {
@@ -367,5 +396,38 @@ impl Engine {
     #[must_use]
     pub fn refusals(&self) -> Vec<Refusal> {
         crate::config::refusals(&self.settings, self.config.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::Regarding;
+
+    #[test]
+    fn an_event_is_repeated_once_an_hour_at_most() {
+        let settings = EngineSettings {
+            mode: Mode::ClusterPool,
+            families: vec![],
+            required: vec![],
+            pools: vec![],
+            reserved: vec![],
+            block_cooling: Duration::from_mins(5),
+            recover: false,
+        };
+        let mut engine = Engine::new(settings, [0; 32]);
+        let note = |message: &str| Note {
+            regarding: Regarding::Pool { name: "default".into() },
+            warning: true,
+            reason: "CoolingCutShort",
+            message: message.into(),
+        };
+        let mut published = |second: i64, message: &str| {
+            engine.now = Timestamp::from_second(second).unwrap();
+            engine.publish(note(message));
+            std::mem::take(&mut engine.effects).len()
+        };
+        assert_eq!([published(0, "a"), published(1, "a"), published(1, "b")], [1, 0, 1]);
+        assert_eq!([published(3599, "a"), published(3600, "a"), published(3600, "b")], [0, 1, 0]);
     }
 }

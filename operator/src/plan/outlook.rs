@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{AdmittedCidr, AllocatedBlock, BlockEntry, BlockState, IPAMNode, Mode, condition_type};
+use cadastre_api::{AdmittedCidr, AllocatedBlock, BlockEntry, BlockState, CONFIG_NAME, IPAMNode, Mode, condition_type};
 use cadastre_core::Cidr;
-use cadastre_engine::{EngineSettings, Phase, RefusalKind, Report, World};
+use cadastre_engine::{EngineSettings, Note, Phase, RefusalKind, Regarding, Report, World};
 use serde::Serialize;
 
 use crate::metrics::kind_label;
@@ -34,6 +34,8 @@ pub struct Outlook {
     pub cidrs: Vec<CidrChange>,
     /// What of the settings contradicts what is in use.
     pub refused: Vec<Refused>,
+    /// Events that would be published.
+    pub events: Vec<Said>,
     /// Who holds blocks of what the refused settings would take away.
     pub held_by: Vec<HeldBy>,
 }
@@ -109,6 +111,28 @@ pub struct Refused {
     pub message: String,
 }
 
+/// One Event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Said {
+    /// `Node`, `IPAMConfig` or `IPPool`.
+    pub kind: &'static str,
+    /// Name of the object.
+    pub name: String,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl From<&Note> for Said {
+    fn from(note: &Note) -> Self {
+        let (kind, name) = match &note.regarding {
+            Regarding::Node { name, .. } => ("Node", name.as_str()),
+            Regarding::Config { .. } => ("IPAMConfig", CONFIG_NAME),
+            Regarding::Pool { name } => ("IPPool", name.as_str()),
+        };
+        Self { kind, name: name.to_owned(), reason: note.reason, message: note.message.clone() }
+    }
+}
+
 /// Holders of one CIDR.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,6 +158,7 @@ impl Outlook {
             blocks: block_changes(&before, after),
             cidrs: cidr_changes(&admitted(&before), &admitted(after)),
             refused: refused.map(|r| Refused { kind: kind_label(r.kind), message: r.message.clone() }).collect(),
+            events: after.notes.iter().map(Said::from).collect(),
             held_by: held_by(settings, report, &before),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, condition_type};
-use cadastre_engine::{Action, Answer, Effect, Engine, EngineSettings, Event, Outcome, Report, World};
+use cadastre_engine::{Action, Answer, Effect, Engine, EngineSettings, Event, Note, Outcome, Report, World};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -65,6 +65,8 @@ pub struct Objects {
     pub config: Option<IPAMConfig>,
     pub pages: BTreeMap<String, IPAMLedger>,
     pub ipam_nodes: BTreeMap<String, IPAMNode>,
+    /// Events that would be published.
+    pub notes: Vec<Note>,
 }
 
 impl Objects {
@@ -73,6 +75,7 @@ impl Objects {
             config: world.config.clone(),
             pages: world.pages.iter().map(|page| (page.name_any(), page.clone())).collect(),
             ipam_nodes: world.ipam_nodes.iter().map(|node| (node.name_any(), node.clone())).collect(),
+            notes: Vec::new(),
         }
     }
 }
@@ -123,7 +126,11 @@ impl Store {
                 self.seen.push(Event::Pool(pool));
                 Outcome::Done(Answer::Nothing)
             }
-            Action::SetPoolStatus { .. } | Action::Publish(_) => Outcome::Done(Answer::Nothing),
+            Action::Publish(note) => {
+                self.objects.notes.push(note);
+                Outcome::Done(Answer::Nothing)
+            }
+            Action::SetPoolStatus { .. } => Outcome::Done(Answer::Nothing),
             Action::GetNode { name } => Outcome::Uncertain(format!("Node {name} is read live")),
         }
     }
@@ -245,6 +252,16 @@ mod tests {
         assert_eq!((plan.recorded_mode, plan.mode_in_force), (None, Some(Mode::ClusterPool)));
         assert_eq!(plan.cidrs.len(), 1, "the CIDR is admitted to the pool");
         assert!(!plan.is_refused() && plan.recovery.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_operator_that_starts_again_does_not_repeat_the_event_of_a_waiting_node() {
+        let plan = outlook(&["10.0.0.0/24"], nodes(&["a", "b"]), 0).await;
+        let said: Vec<_> = plan.events.iter().map(|event| (event.kind, event.name.as_str(), event.reason)).collect();
+        assert_eq!(said, [("Node", "b", "PoolExhausted")]);
+        let world = settled(&["10.0.0.0/24"], nodes(&["a", "b"]), &["a", "b"]).await;
+        let plan = outlook(&["10.0.0.0/24"], world, 1).await;
+        assert_eq!((plan.events.len(), plan.waiting.len()), (0, 1));
     }
 
     #[tokio::test]
