@@ -49,7 +49,7 @@ fn is_write_of(cp_user: &'static str, resource: &'static str) -> impl Fn(&cadast
 async fn mode_kubernetes_mirrors_pod_cidrs_of_both_families() -> Result<()> {
     let values = "ipam: {mode: \"kubernetes\"}\nk8s: {requireIPv4PodCIDR: true, requireIPv6PodCIDR: true}\n";
     let cp = installed(values).await?;
-    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
     cp.create_nodes([node("a").pod_cidrs(["10.1.0.0/24", "fd01::/64"]), node("b").pod_cidrs(["10.1.1.0/24"])]).await?;
     let waits = async || -> Result<bool> {
         let nodes = cp.ipam_nodes().await?;
@@ -61,7 +61,15 @@ async fn mode_kubernetes_mirrors_pod_cidrs_of_both_families() -> Result<()> {
     let blocks = cp.blocks().await?;
     assert_eq!(blocks.keys().collect::<Vec<_>>(), ["a"]);
     assert_eq!(blocks["a"], ["10.1.0.0/24".parse()?, "fd01::/64".parse()?]);
-    Ok(())
+    let counted = async || {
+        let scraped = operator.http("/metrics").await?;
+        let lines = [
+            r#"blocks{pool="default",family="IPv6",state="mirrored"} 1"#,
+            r#"waiting_nodes{reason="WaitingForPodCIDR"} 1"#,
+        ];
+        Ok(lines.iter().all(|line| scraped.contains(&format!("cadastre_operator_{line}\n"))))
+    };
+    until("metrics count the mirrored block and the waiting node", counted).await
 }
 
 #[tokio::test]
