@@ -98,6 +98,8 @@ impl Engine {
     /// The config was read after these nodes' commits.
     pub(crate) fn verified(&mut self, names: BTreeSet<String>) {
         let Some(status) = self.config.as_ref().and_then(|config| config.status.clone()) else {
+            // It is to say first what is in use: else it would be read again and again.
+            self.config_due = true;
             self.to_verify.extend(names);
             return;
         };
