@@ -8,6 +8,7 @@
 //! ```
 //! With the API server away each of them tries again, for ever, and the pools serve on from what the journal knows.
 
+mod afresh;
 mod assignment;
 mod pods;
 mod publish;

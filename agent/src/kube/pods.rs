@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
 
-use super::chain;
+use super::{afresh, chain};
 use crate::record::PodName;
 
 /// kubelet names a static pod to the runtime by this, and not by the UID of its mirror in the API.
@@ -73,7 +72,7 @@ pub async fn is_gone(client: &Client, named: &PodName) -> Result<bool, kube::Err
 
 pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut events = pin!(watcher(Api::<PartialObjectMeta<Pod>>::all(client), config).default_backoff());
+    let mut events = pin!(afresh::watch(Api::<PartialObjectMeta<Pod>>::all(client), config));
     let mut listed = HashMap::new();
     while let Some(event) = events.next().await {
         match event {

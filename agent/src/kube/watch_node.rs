@@ -9,12 +9,11 @@ use std::sync::Arc;
 use cadastre_api::IPAMNode;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 
-use super::{Links, RETRY, assignment, chain};
+use super::{Links, RETRY, afresh, assignment, chain};
 use crate::pools::{Assignment, Input};
 use crate::serve::Message;
 
@@ -38,7 +37,7 @@ enum Settled {
 
 pub async fn run(client: Client, links: Links, shown: watch::Sender<Option<Arc<IPAMNode>>>, trouble: Arc<Notify>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={}", links.identity.node));
-    let mut events = pin!(watcher(Api::<IPAMNode>::all(client.clone()), config).default_backoff());
+    let mut events = pin!(afresh::watch(Api::<IPAMNode>::all(client.clone()), config));
     let nodes = Api::all(client);
     let mut watched = Watched { nodes, links, shown, current: None, node_uid: None, told: None };
     let (mut listed, mut settled) = (None, Settled::Yes);
