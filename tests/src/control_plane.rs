@@ -201,6 +201,27 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Saves a snapshot of etcd.
+    pub async fn snapshot(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder().join(format!("{name}.snapshot"));
+        flags::etcd_save(self.ports, &path)?.run().await?.ok()?;
+        Ok(path)
+    }
+
+    /// Ends API server and etcd, restores a snapshot with `etcdutl` and these further flags, and starts both again.
+    pub async fn restore(&self, snapshot: &Path, flags: &[&str]) -> Result<()> {
+        self.apiserver.kill9();
+        self.etcd.kill9();
+        std::fs::remove_dir_all(&self.files.etcd_data)?;
+        flags::etcd_restore(&self.files, self.ports, snapshot, flags)?.run().await?.ok()?;
+        self.etcd.restart()?;
+        self.apiserver.restart()?;
+        self.wait_ready().await?;
+        // It is ready before it serves custom resources.
+        eventually(START_TIMEOUT, "Cadastre's kinds to be served", async || self.ipam_nodes().await).await?;
+        Ok(())
+    }
+
     /// The process of etcd.
     pub fn etcd(&self) -> &Proc {
         &self.etcd

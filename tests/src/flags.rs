@@ -23,7 +23,7 @@ pub(crate) struct Files {
     sa_pub: PathBuf,
     tokens: PathBuf,
     audit_policy: PathBuf,
-    etcd_data: PathBuf,
+    pub etcd_data: PathBuf,
 }
 
 impl Files {
@@ -100,6 +100,25 @@ pub(crate) fn etcd(files: &Files, ports: Ports) -> Result<Program> {
         .arg(flag("initial-cluster", format!("default={peer}")))
         // A test's data need not survive the machine.
         .arg("--unsafe-no-fsync");
+    Ok(program)
+}
+
+/// `etcdctl snapshot save`.
+pub(crate) fn etcd_save(ports: Ports, snapshot: &Path) -> Result<Program> {
+    let endpoint = flag("endpoints", format!("http://127.0.0.1:{}", ports.etcd));
+    Ok(Program::tool("etcdctl")?.arg(endpoint).args(["snapshot", "save"]).arg(snapshot))
+}
+
+/// `etcdutl snapshot restore`, in place of the data there are.
+pub(crate) fn etcd_restore(files: &Files, ports: Ports, snapshot: &Path, more: &[&str]) -> Result<Program> {
+    let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
+    let program = Program::tool("etcdutl")?
+        .args(["snapshot", "restore"])
+        .arg(snapshot)
+        .arg(flag("data-dir", files.etcd_data.display()))
+        .arg(flag("initial-advertise-peer-urls", &peer))
+        .arg(flag("initial-cluster", format!("default={peer}")))
+        .args(more);
     Ok(program)
 }
 
