@@ -324,6 +324,37 @@ async fn write(cluster: &Cluster, name: &str, edit: Value) -> Result<()> {
     Ok(())
 }
 
+/// Whether the block is disputed as it should be, or why not: it retires on both nodes, both have another, and each names
+/// the other in its condition and in an Event.
+async fn disputed(cluster: &Cluster, pair: [&str; 2], block: &Cidr) -> Result<bool> {
+    let nodes = cluster.cp.ipam_nodes().await?;
+    for (name, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+        let node = nodes.get(name).with_context(|| format!("no IPAMNode {name}"))?;
+        ensure!(retiring(node).contains(block) && !active(node).contains(block), "{name}: {:?}", node.spec);
+        ensure!(active(node).len() == 2, "{name} has no other block: {:?}", node.spec);
+        let condition = cluster.cp.condition(name, "Disputed").await?.context("no condition Disputed")?;
+        let named = |message: &str| message.contains(other) && message.contains(&block.to_string());
+        ensure!(condition.status == "True" && named(&condition.message), "{name}: {condition:?}");
+        let events = cluster.cp.events_on(name, "BlockDisputed").await?;
+        ensure!(events.iter().any(|message| named(message)), "Events on {name}: {events:?}");
+    }
+    Ok(true)
+}
+
+/// Whether a dispute is over, in which `gone` has no pod left in the block, or why not.
+async fn settled(cluster: &Cluster, stays: &str, gone: &str, block: &Cidr) -> Result<bool> {
+    let nodes = cluster.cp.ipam_nodes().await?;
+    ensure!(!held(&nodes[gone]).contains(block), "{gone} still says that it holds the block");
+    let blocks = cluster.cp.blocks().await?;
+    ensure!(!blocks[gone].contains(block), "{gone} still has the block");
+    ensure!(blocks[stays].contains(block), "{stays} lost the block in which its pods are");
+    for name in [stays, gone] {
+        let condition = cluster.cp.condition(name, "Disputed").await?.context("no condition Disputed")?;
+        ensure!(condition.status == "False", "{name}: {condition:?}");
+    }
+    Ok(true)
+}
+
 #[tokio::test]
 async fn an_ipam_node_with_anothers_block_is_put_right_under_the_operators_eyes() -> Result<()> {
     let (mut cluster, _operator) = Cluster::start(&["victim", "thief"]).await?;
@@ -360,20 +391,7 @@ async fn a_block_that_two_nodes_use_is_disputed_until_one_lets_go() -> Result<()
     assert!(loot.iter().any(|address| stolen.contains(&Cidr::host(*address))), "{loot:?} is not in {stolen}");
     operator.restart()?;
 
-    let disputed = async || {
-        let nodes = cluster.cp.ipam_nodes().await?;
-        for (name, other) in [("victim", "thief"), ("thief", "victim")] {
-            let node = &nodes[name];
-            ensure!(retiring(node).contains(&stolen) && !active(node).contains(&stolen), "{:?}", node.spec);
-            ensure!(active(node).len() == 2, "{name} has no other block: {:?}", node.spec);
-            let condition = cluster.cp.condition(name, "Disputed").await?.context("no condition Disputed")?;
-            let named = |message: &str| message.contains(other) && message.contains(&stolen.to_string());
-            ensure!(condition.status == "True" && named(&condition.message), "{condition:?}");
-            let events = cluster.cp.events_on(name, "BlockDisputed").await?;
-            ensure!(events.iter().any(|message| named(message)), "Events on {name}: {events:?}");
-        }
-        Ok(true)
-    };
+    let disputed = async || disputed(&cluster, ["victim", "thief"], &stolen).await;
     until("both retire the block, have another and name each other", disputed).await?;
     // Both keep their pods; what is new comes from elsewhere, and no third node gets the block.
     cluster.cp.create_nodes((0..8).map(|number| node(&format!("new-{number}")).ready(false))).await?;
@@ -393,19 +411,45 @@ async fn a_block_that_two_nodes_use_is_disputed_until_one_lets_go() -> Result<()
     until("the dispute outlives a restart", disputed).await?;
 
     cluster.del("thief", "loot").await?;
-    let settled = async || {
-        let nodes = cluster.cp.ipam_nodes().await?;
-        ensure!(!held(&nodes["thief"]).contains(&stolen), "the thief still says that it holds the block");
-        ensure!(!cluster.cp.blocks().await?["thief"].contains(&stolen), "the thief still has the block");
-        for name in ["victim", "thief"] {
-            let condition = cluster.cp.condition(name, "Disputed").await?.context("no condition Disputed")?;
-            ensure!(condition.status == "False", "{name}: {condition:?}");
-        }
-        Ok(true)
-    };
+    let settled = async || settled(&cluster, "victim", "thief", &stolen).await;
     until("the dispute is settled", settled).await?;
-    assert!(cluster.cp.blocks().await?["victim"].contains(&stolen), "its pods are still there");
     cluster.check().await
+}
+
+/// Nobody could know of a machine that was not registered when the operator began to assign.
+#[tokio::test]
+async fn a_machine_that_registers_too_late_after_a_restore_disputes_its_block() -> Result<()> {
+    let (mut cluster, operator) = Cluster::start(&["early"]).await?;
+    let snapshot = cluster.cp.snapshot("older").await?;
+    cluster.join(&["late"]).await?;
+    let block = cluster.blocks(&["late"]).await?["late"][0];
+    operator.kill9();
+    cluster.cp.restore(&snapshot, BUMP).await?;
+    let _operator = cluster.cp.start_operator("recovering", RECOVER).await?;
+    // Next-fit begins anew, so the first that comes is given what the backup does not know.
+    cluster.cp.create_nodes([node("taker").ready(false)]).await?;
+    until("the taker is served", async || Ok(cluster.cp.blocks().await?.contains_key("taker"))).await?;
+    assert_eq!(cluster.blocks(&["taker"]).await?["taker"][0], block, "this test is about a block that was given again");
+    let agent = cluster.cp.start_agent("taker", "agent-taker").await?;
+    cluster.agents.insert("taker".to_owned(), agent);
+    cluster.add("taker", "first").await?;
+
+    cluster.register(&["late"]).await?;
+    let both = async || disputed(&cluster, ["late", "taker"], &block).await;
+    until("both retire the block, have another and name each other", both).await?;
+    for name in ["late", "taker"] {
+        let kept = cluster.pods[&(name.to_owned(), "first".to_owned())].clone();
+        assert_eq!(cluster.ask(name, "first").await?, kept, "the pod of {name}");
+    }
+    cluster.del("taker", "first").await?;
+    // The ledger has it as the taker's: that cools first, and is late's then. So late is still named, the taker is not.
+    let let_go = async || {
+        let blocks = cluster.cp.blocks().await?;
+        let named = cluster.cp.condition("taker", "Disputed").await?.is_none_or(|c| c.status == "True");
+        Ok(!blocks["taker"].contains(&block) && blocks["late"].contains(&block) && !named)
+    };
+    until("the taker is out of it", let_go).await?;
+    cluster.pods_live_on("second").await
 }
 
 #[tokio::test]
