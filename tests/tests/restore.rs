@@ -20,6 +20,11 @@ const SOON: Duration = Duration::from_mins(1);
 const NO_ELECTION: &[&str] = &["--leader-elect=false"];
 const RECOVER: &[&str] = &["--leader-elect=false", "--recover"];
 
+/// A node lets go of a block once its last addresses have cooled there.
+fn values() -> String {
+    format!("{DUAL_STACK}agent: {{addressCooling: 1s}}\n")
+}
+
 /// A cluster whose nodes run agents and pods.
 struct Cluster {
     cp: ControlPlane,
@@ -32,7 +37,7 @@ impl Cluster {
     /// With an operator, and these nodes with a pod each.
     async fn start(names: &[&str]) -> Result<(Self, Proc)> {
         let cp = ControlPlane::start().await?;
-        cp.install_chart(DUAL_STACK).await?.ok()?;
+        cp.install_chart(&values()).await?.ok()?;
         let operator = cp.start_operator("operator", NO_ELECTION).await?;
         until("the config is recorded", async || Ok(cp.ipam_config().await.is_ok())).await?;
         let mut cluster = Self { cp, agents: BTreeMap::new(), pods: BTreeMap::new() };
@@ -465,7 +470,7 @@ async fn a_chart_installed_again_over_running_nodes_gives_each_its_own_blocks() 
     let delete: Vec<&str> = ["delete", "crd"].into_iter().chain(kinds.iter().map(String::as_str)).collect();
     cluster.cp.kubectl(&delete).await?.ok()?;
 
-    cluster.cp.install_chart(DUAL_STACK).await?.ok()?;
+    cluster.cp.install_chart(&values()).await?.ok()?;
     let _operator = cluster.cp.start_operator("again", NO_ELECTION).await?;
     // In the other order than at first, so that whoever is asked first would take another's block.
     for name in ["n2", "n1", "n0"] {
