@@ -1,11 +1,11 @@
 //! A control plane with our chart installed, and our programs run on it as their pods would be: with the settings file
 //! that the chart renders, under the ServiceAccounts and the RBAC that it grants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode};
+use cadastre_api::{BlockState, IPAMConfig, IPAMLedger, IPAMNode};
 use cadastre_core::Cidr;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
@@ -99,6 +99,26 @@ impl ControlPlane {
     /// `IPAMConfig/cluster`.
     pub async fn ipam_config(&self) -> Result<IPAMConfig> {
         Ok(Api::<IPAMConfig>::all(self.admin().await?).get(cadastre_api::CONFIG_NAME).await?)
+    }
+
+    /// Fails unless what is held is what is published, by the same grants, and besides only blocks of nodes cool that have
+    /// no `IPAMNode` any more. To be waited for: an operator may be about to make it so.
+    pub async fn check_ledger(&self) -> Result<()> {
+        let nodes = self.ipam_nodes().await?;
+        let entries = self.ledger().await?.into_iter().flat_map(|page| page.spec.entries);
+        let (held, others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.state == BlockState::Held);
+        let held: BTreeSet<_> = held.into_iter().map(|entry| (entry.block, entry.node, entry.grant)).collect();
+        let published = nodes.iter().flat_map(|(name, node)| {
+            node.spec.ipam.allocated.iter().map(move |block| (block.cidr, name.clone(), block.grant))
+        });
+        let published: BTreeSet<_> = published.collect();
+        if let Some(differs) = held.symmetric_difference(&published).next() {
+            bail!("{differs:?} is not both held and published");
+        }
+        match others.iter().find(|entry| entry.state != BlockState::Cooling || nodes.contains_key(&entry.node)) {
+            Some(entry) => bail!("{entry:?} neither is held nor cools for a node that went"),
+            None => Ok(()),
+        }
     }
 
     /// Fails if two nodes have overlapping blocks, or the ledger lists a block twice or other than published.

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cadastre_tests::{AuditEvent, ControlPlane, DUAL_STACK, Fault, NodeBuilder, OPERATOR, Proxy, node, until};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::DeleteParams;
 
 const NODES: usize = 500;
 /// Enough where one operator is slow: what matters is what the other does meanwhile.
 const FEWER: usize = 250;
-/// They come when the race is over.
+/// Then so many come, and half as many go, so often and at once, so that the two see different worlds.
+const ROUNDS: usize = 5;
 const MORE: usize = 20;
 
 /// No write for this long means that there will be none: the operators look around each second.
@@ -44,22 +48,35 @@ async fn race(count: usize, reads: Option<Fault>, writes: Option<Fault>) -> Resu
     let one = program.clone().start(cp.folder(), "one")?;
     let two = proxy.before(program).start(cp.folder(), "two")?;
     served(&cp, count).await?;
-    // Both go on living: what was given stays, and new nodes are served once.
-    cp.create_nodes(nodes(count..count + MORE)).await?;
-    served(&cp, count + MORE).await?;
+    for round in 0..ROUNDS {
+        let from = count + round * MORE;
+        cp.create_nodes(nodes(from..from + MORE)).await?;
+        delete(&cp, round * MORE / 2..(round + 1) * MORE / 2).await?;
+    }
+    let (all, gone) = (count + ROUNDS * MORE, ROUNDS * MORE / 2);
+    served(&cp, all - gone).await?;
     settled(&cp).await?;
     history.check(&cp).await?;
     cp.check_disjoint().await?;
-    ensure!(history.served() == count + MORE, "{} nodes were given blocks", history.served());
+    cp.check_ledger().await?;
+    ensure!(history.served() <= all, "{} nodes were given blocks", history.served());
     ensure!(one.is_running() && two.is_running(), "{}\n{}", one.tail(), two.tail());
     let writes = cp.count(|event| is_done(event) && event.resource == "ipamnodes").await?;
     // A few, in case that one operator repeats what the other did.
-    ensure!(writes <= count + MORE + count / 50, "{writes} writes for {} IPAMNodes", count + MORE);
+    ensure!(writes <= all + gone + all / 50, "{writes} writes for {all} IPAMNodes, of which {gone} went");
     Ok(())
 }
 
 fn nodes(numbers: std::ops::Range<usize>) -> impl Iterator<Item = NodeBuilder> {
     numbers.map(|number| node(&format!("n{number}")).ready(false))
+}
+
+async fn delete(cp: &ControlPlane, numbers: std::ops::Range<usize>) -> Result<()> {
+    let api = Api::<Node>::all(cp.admin().await?);
+    for number in numbers {
+        api.delete(&format!("n{number}"), &DeleteParams::default()).await?;
+    }
+    Ok(())
 }
 
 fn slow_down(proxy: &Proxy, reads: Option<Fault>, writes: Option<Fault>) {
