@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint fmt bench deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test simulate lint fmt bench bench-bringup deny tools tools-path release bin-path generate clean-cache prereqs
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -24,7 +24,7 @@ HOST_RUSTFLAGS = CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUSTFLA
 CARGO_DENY_VERSION := 0.19.0
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: prereqs tools release ## Show it at work on this machine: pods get addresses, a mode change is refused (needs root)
 	@cargo run -q -p cadastre-tests --bin demo
@@ -45,6 +45,9 @@ simulate: ## Run the operators' simulation under many seeds: make simulate SEEDS
 
 bench: ## Measure the allocators
 	cargo bench -p cadastre-core
+
+bench-bringup: prereqs tools release ## Measure node bring-up, restart and memory beside kube-controller-manager (ROUNDS= SIZES=)
+	@cargo run -q --release -p cadastre-tests --bin bench-bringup
 
 deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)
 	@[ -x '$(CACHE)/cargo/bin/cargo-deny' ] || \

@@ -29,6 +29,7 @@ const CONCURRENT_CREATES: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Builder {
     service_cidr: String,
+    audit: bool,
     apiserver_flags: Vec<String>,
     manager_flags: Option<Vec<String>>,
 }
@@ -38,6 +39,13 @@ impl Builder {
     #[must_use]
     pub fn apiserver_flag(mut self, flag: &str) -> Self {
         self.apiserver_flags.push(flag.to_owned());
+        self
+    }
+
+    /// Keeps no audit log: writing it is part of what a request costs. [`ControlPlane::audit`] is of no use then.
+    #[must_use]
+    pub fn without_audit(mut self) -> Self {
+        self.audit = false;
         self
     }
 
@@ -97,7 +105,7 @@ impl ControlPlane {
     }
 
     pub fn builder() -> Builder {
-        Builder { service_cidr: "10.96.0.0/16".into(), apiserver_flags: Vec::new(), manager_flags: None }
+        Builder { service_cidr: "10.96.0.0/16".into(), audit: true, apiserver_flags: Vec::new(), manager_flags: None }
     }
 
     /// `https://127.0.0.1:PORT`
@@ -241,7 +249,9 @@ impl ControlPlane {
         let files = Files::write(&scratch)?;
         let ports = Ports::free()?;
         let etcd = flags::etcd(&files, ports)?.start(scratch.path(), "etcd")?;
-        let apiserver = flags::apiserver(&files, ports, &builder.service_cidr, &builder.apiserver_flags)?;
+        let audit = if builder.audit { flags::audit(&files).to_vec() } else { Vec::new() };
+        let apiserver =
+            flags::apiserver(&files, ports, &builder.service_cidr)?.args(audit).args(&builder.apiserver_flags);
         let apiserver = apiserver.start(scratch.path(), "kube-apiserver")?;
         Ok(Self {
             manager: None,

@@ -122,7 +122,7 @@ pub(crate) fn etcd_restore(files: &Files, ports: Ports, snapshot: &Path, more: &
     Ok(program)
 }
 
-pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str, more: &[String]) -> Result<Program> {
+pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str) -> Result<Program> {
     let flags = [
         flag("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd)),
         flag("secure-port", ports.api),
@@ -141,10 +141,13 @@ pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str, more: &
         flag("allow-privileged", "true"),
         // It refuses pods of a namespace without a `default` ServiceAccount, which only the controller manager makes.
         flag("disable-admission-plugins", "ServiceAccount"),
-        flag("audit-policy-file", files.audit_policy.display()),
-        flag("audit-log-path", files.audit_log.display()),
     ];
-    Ok(Program::tool("kube-apiserver")?.args(flags).args(more))
+    Ok(Program::tool("kube-apiserver")?.args(flags))
+}
+
+/// Makes the API server keep an audit log.
+pub(crate) fn audit(files: &Files) -> [String; 2] {
+    [flag("audit-policy-file", files.audit_policy.display()), flag("audit-log-path", files.audit_log.display())]
 }
 
 pub(crate) fn controller_manager(files: &Files, kubeconfig: &Path, certs: &Path, more: &[String]) -> Result<Program> {
