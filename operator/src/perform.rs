@@ -74,12 +74,20 @@ impl Lane {
     }
 }
 
+/// One lane.
+#[derive(Default)]
+struct Queue {
+    /// Since when each waits.
+    waiting: VecDeque<(Instant, Effect)>,
+    /// How many are under way.
+    running: usize,
+}
+
 /// Effects that wait, and those under way.
 pub struct Performer {
     requests: Requests,
     metrics: Metrics,
-    /// Since when each waits.
-    waiting: HashMap<Lane, VecDeque<(Instant, Effect)>>,
+    queues: HashMap<Lane, Queue>,
     /// Which effect each task does, so that one that dies is answered too.
     running: HashMap<Id, (Lane, EffectId)>,
     tasks: JoinSet<Outcome>,
@@ -87,13 +95,13 @@ pub struct Performer {
 
 impl Performer {
     pub fn new(requests: Requests, metrics: Metrics) -> Self {
-        Self { requests, metrics, waiting: HashMap::new(), running: HashMap::new(), tasks: JoinSet::new() }
+        Self { requests, metrics, queues: HashMap::new(), running: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Does the effect as soon as its lane has room.
     pub fn submit(&mut self, effect: Effect) {
         let lane = Lane::of(&effect.action);
-        self.waiting.entry(lane).or_default().push_back((Instant::now(), effect));
+        self.queues.entry(lane).or_default().waiting.push_back((Instant::now(), effect));
         self.fill(lane);
     }
 
@@ -123,7 +131,7 @@ impl Performer {
 
     /// Drops what waits and gives what is under way some time to end.
     pub async fn finish(mut self, patience: Duration) {
-        self.waiting.clear();
+        self.queues.clear();
         let ended = tokio::time::timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {
             tracing::info!(requests = self.tasks.len(), "gave up on requests without an answer");
@@ -131,10 +139,10 @@ impl Performer {
     }
 
     fn fill(&mut self, lane: Lane) {
-        let busy = self.running.values().filter(|(running, _)| *running == lane).count();
-        let Some(waiting) = self.waiting.get_mut(&lane) else { return };
-        for _ in busy..lane.width() {
-            let Some((since, Effect { id, action })) = waiting.pop_front() else { return };
+        let Some(queue) = self.queues.get_mut(&lane) else { return };
+        while queue.running < lane.width() {
+            let Some((since, Effect { id, action })) = queue.waiting.pop_front() else { return };
+            queue.running += 1;
             let work = perform(self.requests.clone(), self.metrics.clone(), action, since);
             self.running.insert(self.tasks.spawn(work).id(), (lane, id));
         }
@@ -146,6 +154,9 @@ impl Performer {
             Err(died) => (died.id(), Outcome::Uncertain(format!("the request was cut off: {died}"))),
         };
         let (lane, id) = self.running.remove(&task)?;
+        if let Some(queue) = self.queues.get_mut(&lane) {
+            queue.running -= 1;
+        }
         self.fill(lane);
         Some((id, outcome))
     }
