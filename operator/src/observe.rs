@@ -1,7 +1,8 @@
 //! The cluster as events: everything once, read consistently and in this order, then every change.
 //!
 //! ```text
-//! Nodes, IPAMNodes, IPPools, ServiceCIDRs ─▶ ledger ─▶ IPAMConfig ─▶ World ─▶ watches, each from its list's version
+//! IPAMNodes ─▶ ledger ─▶ IPAMConfig ─┬─▶ World ─▶ watches, each from its list's version
+//! Nodes, IPPools, ServiceCIDRs ──────┘
 //! ```
 //!
 //! The ledger is read after what was published from it, so that no published block is missing in it; the config is read
@@ -87,21 +88,23 @@ pub async fn world(
     let mut pages = lean_watch::<IPAMLedger>(client, "IPAMLedgers", LEDGER_PAGES_A_PAGE);
     let mut config = lean_watch::<IPAMConfig>(client, "IPAMConfigs", OBJECTS_A_PAGE);
     let mut trimmer = Trimmer { selector, complaints: HashMap::new() };
-    let (nodes_seen, ipam_nodes_seen, pools_seen, service_cidrs) = tokio::join!(
+    let recorded = async {
+        let ipam_nodes_seen = first(&mut ipam_nodes, patience, readable).await?;
+        let pages_seen = every_page(&mut pages, patience).await?;
+        Ok((ipam_nodes_seen, pages_seen, first(&mut config, patience, readable).await?))
+    };
+    let (nodes_seen, (ipam_nodes_seen, pages_seen, config_seen), pools_seen, service_cidrs) = tokio::try_join!(
         first(&mut nodes, patience, |node| Some(trimmer.trim(node))),
-        first(&mut ipam_nodes, patience, readable),
+        recorded,
         first(&mut pools, patience, readable),
         first_service_cidrs(client, patience),
-    );
-    let service_cidrs = service_cidrs?;
-    let pages_seen = every_page(&mut pages, patience).await?;
-    let config_seen = first(&mut config, patience, readable).await?;
+    )?;
     let world = World {
         config: config_seen.into_iter().next(),
         pages: pages_seen,
-        nodes: nodes_seen?,
-        ipam_nodes: ipam_nodes_seen?,
-        pools: pools_seen?,
+        nodes: nodes_seen,
+        ipam_nodes: ipam_nodes_seen,
+        pools: pools_seen,
         service_cidrs: service_cidrs.as_ref().map(|(_, cidrs)| cidrs.all()).unwrap_or_default(),
     };
     Ok((world, Observation { nodes, ipam_nodes, pools, config, service_cidrs, trimmer }))

@@ -33,6 +33,11 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const PUT_OFF: usize = 5;
 /// The API server ends a watch after this; client-go asks for 5 to 10 minutes.
 const WATCH_SECONDS: u32 = 290;
+/// An answer of a list may have: what it costs in memory while it is read. The API server answers few large pages faster
+/// than many small ones.
+const PAGE_BYTES: usize = 1 << 20;
+/// Objects in one answer, however small they are.
+const LARGEST_PAGE: u32 = 2000;
 /// A watch that outlives its end by this is dead.
 const WATCH_GRACE: Duration = Duration::from_secs(15);
 
@@ -100,7 +105,7 @@ pub struct Watch<V> {
     /// As people call it: `Nodes`.
     kind: &'static str,
     request: Request,
-    /// Objects in one answer of a list.
+    /// Objects in one answer of a list: few at first, as nobody knows how large they are.
     page: u32,
     known: Known,
     /// `resourceVersion` up to which everything was seen.
@@ -117,7 +122,7 @@ pub struct Watch<V> {
 }
 
 impl<V: Watched> Watch<V> {
-    /// `page` is how many objects an answer may hold untrimmed: with their size, what a list costs in memory.
+    /// `page` is how many objects the first answer may hold untrimmed; the next ones, what fits into [`PAGE_BYTES`].
     pub fn new(client: Client, kind: &'static str, path: String, page: u32) -> Self {
         Self {
             client,
@@ -150,9 +155,10 @@ impl<V: Watched> Watch<V> {
     pub async fn list(&mut self, mut on: impl FnMut(Change<V>)) -> Result<(), WatchError> {
         self.version = None;
         let mut present = BTreeSet::new();
-        let mut continue_token = None;
+        let (mut continue_token, mut limit) = (None, self.page);
         loop {
-            let page = self.read_page(continue_token).await?;
+            let (page, bytes) = self.read_page(limit, continue_token).await?;
+            limit = next_limit(bytes, page.items.len());
             for object in page.items {
                 present.extend(object.metadata().name.clone());
                 if let Some((ours, theirs)) = self.known.newer_than(object.metadata()) {
@@ -245,7 +251,7 @@ impl<V: Watched> Watch<V> {
 
     /// One cheap read after a watch broke off.
     async fn check_store(&mut self) -> Result<(), WatchError> {
-        let theirs = self.read(1, None).await?.metadata.resource_version.unwrap_or_default();
+        let theirs = self.read(1, None).await?.0.metadata.resource_version.unwrap_or_default();
         self.suspect = false;
         match self.version.take_if(|ours| is_behind(&theirs, ours)) {
             Some(ours) => Err(WatchError::WentBack { kind: self.kind, ours, theirs }),
@@ -254,9 +260,9 @@ impl<V: Watched> Watch<V> {
     }
 
     /// A page that was put off is asked for again, for a list that began anew with each would never come to its end.
-    async fn read_page(&mut self, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
+    async fn read_page(&mut self, limit: u32, continue_token: Option<String>) -> Result<(Page<V>, usize), WatchError> {
         for _ in 0..PUT_OFF {
-            match self.read(self.page, continue_token.clone()).await {
+            match self.read(limit, continue_token.clone()).await {
                 Err(error) if error.is_put_off() => {
                     tracing::info!(error = with_causes(&error), "put off");
                     self.pause().await;
@@ -264,7 +270,7 @@ impl<V: Watched> Watch<V> {
                 answer => return answer,
             }
         }
-        self.read(self.page, continue_token).await
+        self.read(limit, continue_token).await
     }
 
     fn refused(&mut self, source: kube::Error) -> WatchError {
@@ -273,16 +279,25 @@ impl<V: Watched> Watch<V> {
         error
     }
 
-    async fn read(&mut self, limit: u32, continue_token: Option<String>) -> Result<Page<V>, WatchError> {
+    /// One answer of a list, and how long it was.
+    async fn read(&mut self, limit: u32, continue_token: Option<String>) -> Result<(Page<V>, usize), WatchError> {
         let kind = self.kind;
         let params = ListParams { continue_token, ..ListParams::default().limit(limit) };
         let request = self.request.list(&params).map_err(kube::Error::BuildRequest);
-        let answer = async { self.client.request::<Page<V>>(request?).await };
-        match tokio::time::timeout(PAGE_TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(|source| self.refused(source)),
-            Err(_) => Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
-        }
+        let answer = async { self.client.request_text(request?).await };
+        let text = match tokio::time::timeout(PAGE_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(|source| self.refused(source))?,
+            Err(_) => return Err(WatchError::Timeout { kind, after: PAGE_TIMEOUT }),
+        };
+        let page = serde_json::from_str(&text).map_err(|error| api_error(kind, kube::Error::SerdeError(error)))?;
+        Ok((page, text.len()))
     }
+}
+
+/// How many objects to ask for after an answer of so many `bytes` and `items`.
+fn next_limit(bytes: usize, items: usize) -> u32 {
+    let fitting = PAGE_BYTES.saturating_mul(items.max(1)) / bytes.max(1);
+    u32::try_from(fitting).unwrap_or(LARGEST_PAGE).clamp(1, LARGEST_PAGE)
 }
 
 /// Name, UID and version of each object, to tell what went while nobody watched.
@@ -400,6 +415,14 @@ mod tests {
         assert_eq!(known.newer_than(&at("99", "1")), Some(("100".into(), "99".into())));
         assert_eq!(known.newer_than(&at("100", "1")), None);
         assert_eq!(known.newer_than(&at("99", "2")), None, "another object");
+    }
+
+    #[test]
+    fn a_page_holds_as_many_objects_as_fit_into_its_bytes() {
+        assert_eq!(next_limit(1_000_000, 100), 104);
+        assert_eq!(next_limit(100_000, 100), 1048);
+        assert_eq!(next_limit(200, 0), LARGEST_PAGE);
+        assert_eq!(next_limit(100 << 20, 1), 1);
     }
 
     #[test]
