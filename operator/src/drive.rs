@@ -124,15 +124,38 @@ impl Pulse {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns when there has been no beat for two looks in a row.
-    pub async fn stopped(&self) {
-        let (mut last, mut misses) = (None, 0);
-        while misses < 2 {
-            tokio::time::sleep(HANGS).await;
-            let now = Some(self.0.load(Ordering::Relaxed));
-            misses = if now == last { misses + 1 } else { 0 };
-            last = now;
-        }
+    /// Ends the process when it hangs, from a thread of its own: whatever hangs the engine hangs the runtime too. Stops
+    /// with the engine's task.
+    pub fn watch(&self) -> std::io::Result<()> {
+        let (pulse, mut looks) = (Arc::downgrade(&self.0), Looks::default());
+        let watch = move || {
+            std::thread::sleep(HANGS);
+            while let Some(pulse) = pulse.upgrade() {
+                if looks.hangs(pulse.load(Ordering::Relaxed)) {
+                    tracing::error!("the engine does not answer any more: starting over");
+                    std::process::exit(1);
+                }
+                drop(pulse);
+                std::thread::sleep(HANGS);
+            }
+        };
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+/// What was seen of a pulse.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Option<u64>,
+    misses: u32,
+}
+
+impl Looks {
+    /// Whether two looks in a row saw no beat.
+    fn hangs(&mut self, beats: u64) -> bool {
+        self.misses = if self.last == Some(beats) { self.misses + 1 } else { 0 };
+        self.last = Some(beats);
+        self.misses == 2
     }
 }
 
@@ -140,20 +163,11 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_pulse_that_stops_is_noticed_and_a_beating_one_is_not() {
-        let pulse = Pulse::default();
-        let beating = async {
-            for _ in 0..300 {
-                pulse.beat();
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = pulse.stopped() => panic!("it was beating"),
-            () = beating => {}
-        }
-        tokio::time::timeout(Duration::from_secs(100), pulse.stopped()).await.unwrap();
+    #[test]
+    fn a_pulse_that_stops_is_noticed_and_a_beating_one_is_not() {
+        let mut looks = Looks::default();
+        assert!((0..100).all(|beats| !looks.hangs(beats)));
+        assert!(!looks.hangs(99), "it may have been stopped and continued");
+        assert!(looks.hangs(99));
     }
 }

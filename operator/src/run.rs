@@ -56,8 +56,8 @@ pub enum RunError {
     LostLease,
     #[error("starting over, with everything read anew")]
     Unfounded(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the engine does not answer any more: starting over")]
-    Hangs,
+    #[error("no thread for the watchdog")]
+    Watchdog(#[source] std::io::Error),
     #[error("a task died: {0}")]
     Died(String),
 }
@@ -166,6 +166,7 @@ impl Process {
         let (sender, events) = mpsc::channel(QUEUE);
         let mut watches = observation.follow(&sender, &self.health);
         let pulse = Pulse::default();
+        pulse.watch().map_err(RunError::Watchdog)?;
         let driver = Driver {
             engine: Engine::new(self.settings.clone(), rand::random()),
             performer: Performer::new(self.requests.clone(), self.metrics.clone()),
@@ -174,7 +175,7 @@ impl Process {
             metrics: self.metrics.clone(),
             forecast: Forecast::default(),
             started: Instant::now(),
-            pulse: pulse.clone(),
+            pulse,
         };
         // A set, so that the task ends with us, however we end.
         let mut driving = JoinSet::new();
@@ -182,7 +183,6 @@ impl Process {
         let died = |died: JoinError| RunError::Died(died.to_string());
         tokio::select! {
             Some(ended) = driving.join_next() => ended.map_err(died)?.map_err(|why| RunError::Unfounded(why.into())),
-            () = pulse.stopped() => Err(RunError::Hangs),
             Some(ended) = watches.join_next() => Err(RunError::Unfounded(ended.map_err(died)?.into())),
         }
     }
