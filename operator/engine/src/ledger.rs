@@ -31,8 +31,6 @@ pub(crate) struct Ledger {
     cooling: BTreeSet<(Timestamp, Place)>,
     /// What the two indexes above say of each block.
     indexed: HashMap<Cidr, (String, Option<Timestamp>)>,
-    /// Entries of each pool and family: held (or about to be), cooling. Counted here, since they are asked for each second.
-    counts: BTreeMap<(String, Family), (u128, u128)>,
     /// Pages to look at.
     pub dirty: BTreeSet<PageId>,
 }
@@ -112,14 +110,11 @@ impl Ledger {
 
     /// Blocks by state in one pool and family: held (or about to be), cooling.
     pub fn counts(&self, pool: &str, family: Family) -> (u128, u128) {
-        self.counts.get(&(pool.to_owned(), family)).copied().unwrap_or_default()
-    }
-
-    /// The counter of a block's pool and family, for an entry that cools or does not.
-    fn counter(&mut self, place: &Place, cools: bool) -> &mut u128 {
-        let pool = self.pages[place.page].key.pool.clone();
-        let (held, cooling) = self.counts.entry((pool, place.block.family())).or_default();
-        if cools { cooling } else { held }
+        let pages = self.pages.iter().filter(|page| page.key.pool == pool && page.key.range.family() == family);
+        pages.flat_map(|page| page.entries.values()).fold((0, 0), |(held, cooling), entry| match entry.state {
+            BlockState::Pending | BlockState::Held => (held + 1, cooling),
+            BlockState::Cooling => (held, cooling + 1),
+        })
     }
 
     /// Whether anything in `cidr` is taken or about to be.
@@ -185,7 +180,6 @@ impl Ledger {
             if let Some(since) = since {
                 self.cooling.remove(&(since, place));
             }
-            *self.counter(&place, since.is_some()) -= 1;
             names.insert(node);
         }
         let Some(entry) = self.pages[place.page].entries.get(&place.block) else { return };
@@ -196,6 +190,5 @@ impl Ledger {
         names.insert(entry.node.clone());
         self.by_node.entry(entry.node.clone()).or_default().insert(place);
         self.indexed.insert(place.block, (entry.node.clone(), since));
-        *self.counter(&place, since.is_some()) += 1;
     }
 }
