@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use cadastre_tests::{AuditEvent, ControlPlane, DUAL_STACK, Fault, NodeBuilder, OPERATOR, Proxy, node, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -19,6 +19,8 @@ const MORE: usize = 20;
 
 /// No write for this long means that there will be none: the operators look around each second.
 const SETTLED: Duration = Duration::from_secs(3);
+/// So often is looked for that.
+const LOOKS: usize = 20;
 
 #[tokio::test]
 async fn two_operators_at_once_serve_five_hundred_nodes_once() -> Result<()> {
@@ -91,15 +93,21 @@ async fn served(cp: &ControlPlane, count: usize) -> Result<()> {
     until(&format!("{count} nodes with both families"), served).await
 }
 
-/// Waits until no operator writes any more.
+/// Waits until no operator writes any more; if that never comes, says what they write.
 async fn settled(cp: &ControlPlane) -> Result<()> {
-    let written = || cp.count(|event| event.is_write() && event.user.ends_with(OPERATOR));
-    until("the operators to write no more", async || {
-        let before = written().await?;
+    let (mut before, mut last) = (0, Vec::new());
+    for _ in 0..LOOKS {
+        let mut writes = cp.audit().await?;
+        writes.retain(|event| event.is_write() && event.user.ends_with(OPERATOR));
+        let new = writes.split_off(before.min(writes.len()));
+        if new.is_empty() {
+            return Ok(());
+        }
+        before = writes.len() + new.len();
+        last = new;
         tokio::time::sleep(SETTLED).await;
-        Ok(written().await? == before)
-    })
-    .await
+    }
+    bail!("the operators go on writing: {last:?}")
 }
 
 /// An operator's write that changed something.
