@@ -131,7 +131,7 @@ impl Engine {
         let now: BTreeSet<String> = now;
         for name in now {
             self.checking.insert(name.clone());
-            self.emit(Flight::Doubt(name.clone()), Action::GetNode { name });
+            self.emit(Flight::Doubt(name.clone(), self.turn), Action::GetNode { name });
         }
     }
 

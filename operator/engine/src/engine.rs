@@ -48,7 +48,8 @@ pub(crate) enum Flight {
     Apply(String, Option<String>),
     /// The `IPAMNode` of this name, asked for at this turn.
     ReadIpamNode(String, u64),
-    Doubt(String),
+    /// The Node of this name, asked for at this turn.
+    Doubt(String, u64),
     Pool(String),
     PoolStatus(String),
     Unanswered,

@@ -16,6 +16,8 @@ use crate::event::NodeSeen;
 #[derive(Clone, Debug)]
 pub(crate) struct NodeRec {
     pub seen: NodeSeen,
+    /// The engine's turn at which this very Node was seen first.
+    pub seen_at: u64,
     /// When it was first seen, until its `IPAMNode` carries blocks.
     pub unserved_since: Option<Timestamp>,
     /// Grants whose changes are on their way into the ledger.
@@ -33,9 +35,10 @@ pub(crate) struct NodeRec {
 }
 
 impl NodeRec {
-    pub fn new(seen: NodeSeen, now: Timestamp) -> Self {
+    pub fn new(seen: NodeSeen, seen_at: u64, now: Timestamp) -> Self {
         Self {
             seen,
+            seen_at,
             unserved_since: Some(now),
             committing: BTreeSet::new(),
             verified: false,

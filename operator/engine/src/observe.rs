@@ -135,7 +135,7 @@ impl Engine {
         self.refence(&change);
         match self.nodes.get_mut(&name) {
             Some(known) => known.seen = seen,
-            None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen, self.now))),
+            None => drop(self.nodes.insert(name.clone(), NodeRec::new(seen, self.turn, self.now))),
         }
         self.note_served(&name);
         self.dirty.insert(name);

@@ -33,7 +33,7 @@ impl Engine {
             Flight::Drain(round) => self.drain_listed(round, outcome),
             Flight::Apply(name, uid) => self.applied(name, uid.as_deref(), outcome),
             Flight::ReadIpamNode(name, asked_at) => self.ipam_node_read(name, asked_at, outcome),
-            Flight::Doubt(name) => self.node_read(name, outcome),
+            Flight::Doubt(name, asked_at) => self.node_read(name, asked_at, outcome),
             Flight::Pool(name) => self.pool_written(&name, &outcome),
             Flight::PoolStatus(name) => self.pool_reported(&name, &outcome),
             Flight::Unanswered => {}
@@ -223,8 +223,13 @@ impl Engine {
         }
     }
 
-    fn node_read(&mut self, name: String, outcome: Outcome) {
+    fn node_read(&mut self, name: String, asked_at: u64, outcome: Outcome) {
         self.checking.remove(&name);
+        if self.nodes.get(&name).is_some_and(|rec| rec.seen_at > asked_at) {
+            // The Node came after that was asked: the answer may be of the time before.
+            self.raise_doubt(&name);
+            return;
+        }
         match outcome {
             Outcome::Done(Answer::Node(node)) => self.settle_name(&name, Some(node)),
             Outcome::NotFound => self.settle_name(&name, None),
