@@ -17,9 +17,10 @@ async fn installed() -> Result<ControlPlane> {
     Ok(cp)
 }
 
+/// Deletes a Node, and waits until its `IPAMNode` is gone: others may be served a moment before that.
 async fn delete(cp: &ControlPlane, name: &str) -> Result<()> {
     Api::<Node>::all(cp.admin().await?).delete(name, &DeleteParams::default()).await?;
-    Ok(())
+    until(&format!("the IPAMNode of {name} is gone"), async || Ok(!cp.ipam_nodes().await?.contains_key(name))).await
 }
 
 async fn served(cp: &ControlPlane, names: &[&str]) -> Result<()> {
@@ -48,15 +49,17 @@ async fn recovered(cp: &ControlPlane, name: &str) -> Result<()> {
 #[tokio::test]
 async fn of_overlapping_nodes_one_is_served_and_the_others_name_it() -> Result<()> {
     let cp = installed().await?;
-    // All at once, before anybody looks: of one age, so that their names decide.
-    cp.create_nodes([
+    // Before anybody looks, and one after the other: by age or, within a second, by name, the first is the senior one.
+    let nodes = [
         node("same-a").ready(false).pod_cidrs(["10.1.0.0/24", "fd01::/64"]),
         node("same-b").ready(false).pod_cidrs(["10.1.1.0/24", "fd01::/64"]),
         node("chain-a").ready(false).pod_cidrs(["10.2.0.0/24"]),
         node("chain-b-wide").ready(false).pod_cidrs(["10.2.0.0/16"]),
         node("chain-c").ready(false).pod_cidrs(["10.2.9.0/24"]),
-    ])
-    .await?;
+    ];
+    for node in nodes {
+        cp.create_nodes([node]).await?;
+    }
     let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
     let senior = ["same-a", "chain-a", "chain-c"];
     served(&cp, &senior).await?;
@@ -70,8 +73,6 @@ async fn of_overlapping_nodes_one_is_served_and_the_others_name_it() -> Result<(
     assert_eq!(cp.blocks().await?, before, "who is served after a restart");
 
     delete(&cp, "chain-a").await?;
-    // Its IPAMNode goes last.
-    until("chain-a is gone", async || Ok(!cp.ipam_nodes().await?.contains_key("chain-a"))).await?;
     waits(&cp, "chain-b-wide", "PodCIDROverlaps", &["10.2.9.0/24", "node chain-c"]).await?;
     delete(&cp, "chain-c").await?;
     recovered(&cp, "chain-b-wide").await?;
@@ -94,9 +95,10 @@ async fn pod_cidrs_with_addresses_of_services_or_nodes_are_not_served() -> Resul
         "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.5.0.0/24]}\n";
     cp.apply(more).await?.ok()?;
     let node_with = |name, cidrs: [&'static str; 2]| node(name).ready(false).pod_cidrs(cidrs);
+    // An address of a node lies in what another was given before, and in what a third wants.
+    cp.create_nodes([node_with("router", ["10.6.0.0/24", "fd06::/64"]).addresses(["10.3.0.7", "10.4.0.7"])]).await?;
+    served(&cp, &["early", "router"]).await?;
     cp.create_nodes([
-        // An address of a node lies in what another was given before, and in what a third wants.
-        node_with("router", ["10.6.0.0/24", "fd06::/64"]).addresses(["10.3.0.7", "10.4.0.7"]),
         node_with("beside-router", ["10.4.0.0/24", "fd04::/64"]),
         // Families are all or nothing: the other one of each would be fine.
         node_with("services", ["10.96.4.0/24", "fd07::/64"]),
@@ -104,7 +106,6 @@ async fn pod_cidrs_with_addresses_of_services_or_nodes_are_not_served() -> Resul
         node_with("more-services", ["10.5.0.0/16", "fd05::/64"]),
     ])
     .await?;
-    served(&cp, &["early", "router"]).await?;
     let remedy = "--cluster-cidr";
     waits(&cp, "services", "PodCIDRFenced", &["10.96.4.0/24 overlaps the service CIDR 10.96.0.0/16", remedy]).await?;
     waits(&cp, "services6", "PodCIDRFenced", &["fd96::/112", remedy]).await?;
