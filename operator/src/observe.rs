@@ -236,6 +236,7 @@ fn ipam_node_event(change: Change<Lean<IPAMNode>>) -> Option<Event> {
     match change {
         Change::Seen(object) => readable(object).map(|node| Event::IpamNode(Box::new(node))),
         Change::Gone { name, uid } => Some(Event::IpamNodeGone { name, uid }),
+        Change::Listed { version, names } => Some(Event::IpamNodesListed { version, names }),
     }
 }
 
@@ -243,6 +244,7 @@ fn pool_event(change: Change<Lean<IPPool>>) -> Option<Event> {
     match change {
         Change::Seen(object) => readable(object).map(|pool| Event::Pool(Box::new(pool))),
         Change::Gone { name, .. } => Some(Event::PoolGone { name }),
+        Change::Listed { .. } => None,
     }
 }
 
@@ -250,6 +252,7 @@ fn config_event(change: Change<Lean<IPAMConfig>>) -> Option<Event> {
     match change {
         Change::Seen(object) => readable(object).map(|config| Event::Config(Some(Box::new(config)))),
         Change::Gone { .. } => Some(Event::Config(None)),
+        Change::Listed { names, .. } => names.is_empty().then_some(Event::Config(None)),
     }
 }
 
@@ -282,6 +285,7 @@ impl Trimmer {
                 self.complaints.remove(&name);
                 Event::NodeGone { name }
             }
+            Change::Listed { version, names } => Event::NodesListed { version, names },
         }
     }
 }

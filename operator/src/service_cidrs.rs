@@ -47,6 +47,7 @@ impl ServiceCidrs {
         match change {
             Change::Seen(object) => self.see(object),
             Change::Gone { name, .. } => drop(self.0.remove(&name)),
+            Change::Listed { .. } => {}
         }
         Event::ServiceCidrs(self.all())
     }

@@ -50,7 +50,15 @@ pub trait Watched: DeserializeOwned + Clone + Send + 'static {
 #[derive(Debug)]
 pub enum Change<V> {
     Seen(V),
-    Gone { name: String, uid: String },
+    Gone {
+        name: String,
+        uid: String,
+    },
+    /// Everything was listed anew: what is not among these was not there at this version, whoever knows of it.
+    Listed {
+        version: u64,
+        names: BTreeSet<String>,
+    },
 }
 
 /// Why a list or a watch did not go on.
@@ -175,6 +183,8 @@ impl<V: Watched> Watch<V> {
         for (name, uid) in self.known.vanished(&present) {
             on(Change::Gone { name, uid });
         }
+        let version = self.version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default();
+        on(Change::Listed { version, names: present });
         self.backoff.reset();
         Ok(())
     }
@@ -383,6 +393,7 @@ mod tests {
             said.push(match change {
                 Change::Seen(thing) => format!("+{}", identity(&thing.0).1),
                 Change::Gone { uid, .. } => format!("-{uid}"),
+                Change::Listed { .. } => unreachable!("nothing was listed"),
             });
         });
         said

@@ -23,7 +23,7 @@ use crate::page::Change;
 /// under way).
 const FRESH: std::time::Duration = std::time::Duration::from_mins(1);
 
-/// Patches of one `IPAMNode` this close together are counted, and these many are done at once.
+/// Changes of one `IPAMNode` this close together are counted, and these many are done at once.
 const WINDOW: std::time::Duration = std::time::Duration::from_mins(1);
 const QUICK: u32 = 5;
 
@@ -50,6 +50,9 @@ impl Engine {
                 self.start_apply(name, Action::PatchIpamNode { name: name.to_owned(), uid, generation, spec });
             }
         } else if let Some(conditions) = self.desired_conditions(name, published) {
+            if !self.is_calm(name) {
+                return;
+            }
             self.start_apply(name, Action::SetIpamNodeConditions { name: name.to_owned(), conditions });
         } else {
             self.shed(name);
@@ -79,19 +82,19 @@ impl Engine {
         !pages.is_empty()
     }
 
-    /// Whether to patch now. Two operators with different views undo each other's patches until one has learned what it
-    /// lacks: that ends sooner, and costs the API server less, if each takes its time.
+    /// Whether to change it now. Two operators with different views undo each other's changes until one has learned what
+    /// it lacks: that ends sooner, and costs the API server less, if each takes its time.
     fn is_calm(&mut self, name: &str) -> bool {
         let now = self.now;
         let Some(rec) = self.nodes.get_mut(name) else { return false };
-        let (last, count) = rec.patched;
+        let (last, count) = rec.changed;
         let count = if after(last, WINDOW) < now { 0 } else { count };
         let not_before = if count < QUICK { now } else { backoff(last, count - QUICK) };
         if not_before > now {
             self.timers.insert((not_before, Later::Node(name.to_owned())));
             return false;
         }
-        rec.patched = (now, count + 1);
+        rec.changed = (now, count + 1);
         true
     }
 

@@ -9,7 +9,7 @@ use crate::config::is_marked;
 use crate::effect::Action;
 use crate::engine::{Engine, Flight, Later};
 use crate::event::NodeSeen;
-use crate::ledger::PageId;
+use crate::ledger::{PageId, Place};
 use crate::nodes::after;
 use crate::page::Change;
 
@@ -170,6 +170,15 @@ impl Engine {
         let Some(published) = self.published.get(name) else { return };
         if uid.as_ref() != Some(&published.spec.node_uid) {
             self.delete_ipam_node(name, published.uid.clone());
+        }
+    }
+
+    /// What the agent promised away need not cool: its addresses have, on the node.
+    pub(crate) fn release_promised(&mut self, place: Place, grant: uuid::Uuid) {
+        let Some(node) = self.ledger.entry(&place).map(|entry| entry.node.clone()) else { return };
+        if self.published.get(&node).is_some_and(|published| published.promised(&place.block, grant)) {
+            self.early.insert(place);
+            self.doubts.insert(node);
         }
     }
 

@@ -29,8 +29,9 @@ use crate::settings::EngineSettings;
 pub(crate) enum Stage {
     /// Nothing was read yet.
     Starting,
-    /// Agents are to say what they hold before anything is assigned.
-    Recovering { occupancy: Occupancy<Loading>, until: Timestamp },
+    /// Agents are to say what they hold before anything is assigned. What they said before the start is taken for what
+    /// holds once `trusting` has come: until then it may be as old as the backup.
+    Recovering { occupancy: Occupancy<Loading>, trusting: Timestamp, until: Timestamp },
     /// Assigning.
     Live { occupancy: Occupancy<Sealed> },
 }
@@ -348,6 +349,9 @@ impl Engine {
         }
         for change in settled.done {
             self.change_ended(&change, true);
+            if let crate::page::Change::Cool { block, grant, .. } = change {
+                self.release_promised(crate::ledger::Place { page, block }, grant);
+            }
         }
     }
 

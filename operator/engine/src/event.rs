@@ -1,5 +1,7 @@
 //! What the engine is told. Everything it knows of the world comes in as one of these.
 
+use std::collections::BTreeSet;
+
 use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, IPPool};
 use cadastre_core::Cidr;
 
@@ -16,6 +18,21 @@ pub enum Event {
     NodeGone {
         /// Its name.
         name: String,
+    },
+    /// The watch of Nodes was broken, and everything was listed: what is not among these was not there at this version,
+    /// also what only an answer told of.
+    NodesListed {
+        /// Of the list.
+        version: u64,
+        /// Of every Node.
+        names: BTreeSet<String>,
+    },
+    /// Likewise for `IPAMNode`s.
+    IpamNodesListed {
+        /// Of the list.
+        version: u64,
+        /// Of every `IPAMNode`.
+        names: BTreeSet<String>,
     },
     /// An `IPAMNode` was created or changed.
     IpamNode(Box<IPAMNode>),

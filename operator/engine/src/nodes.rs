@@ -28,8 +28,8 @@ pub(crate) struct NodeRec {
     pub shortage: Option<Shortage>,
     /// What kubernetes mode mirrors, with grants.
     pub mirrored: Vec<AllocatedBlock>,
-    /// When its `IPAMNode` was patched last, and how often close together.
-    pub patched: (Timestamp, u32),
+    /// When its `IPAMNode` was changed last, and how often close together.
+    pub changed: (Timestamp, u32),
     /// Claims and blocks in which nothing is allocated any more, with the other nodes that have a part in each (claims.rs).
     pub contested: Contested,
 }
@@ -44,7 +44,7 @@ impl NodeRec {
             verified: false,
             shortage: None,
             mirrored: Vec::new(),
-            patched: (Timestamp::UNIX_EPOCH, 0),
+            changed: (Timestamp::UNIX_EPOCH, 0),
             contested: Contested::new(),
         }
     }

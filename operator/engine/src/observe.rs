@@ -1,6 +1,6 @@
 //! Step 1: fold what was seen into what is known. Nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode};
 use cadastre_modes::Occupancy;
@@ -8,7 +8,7 @@ use cadastre_modes::Occupancy;
 use crate::engine::{Engine, PoolRec, Stage};
 use crate::event::{Event, NodeSeen, World};
 use crate::nodes::{NodeRec, Published, after, version};
-use crate::settings::RECOVERY;
+use crate::settings::{CORRECTIONS, RECOVERY};
 
 impl Engine {
     pub(crate) fn observe(&mut self, event: Event) {
@@ -16,6 +16,8 @@ impl Engine {
             Event::Started(world) => self.start(*world),
             Event::Node(seen) => self.see_node(seen),
             Event::NodeGone { name } => self.raise_doubt(&name),
+            Event::NodesListed { version, names } => self.missing_nodes(version, &names),
+            Event::IpamNodesListed { version, names } => self.missing_ipam_nodes(version, &names),
             Event::IpamNode(node) => self.see_ipam_node(*node, false),
             Event::IpamNodeGone { name, uid } => {
                 self.lose_ipam_node(&name, &uid);
@@ -29,6 +31,22 @@ impl Engine {
             Event::ServiceCidrs(cidrs) => self.see_services(cidrs),
             Event::Outcome { id, outcome } => self.conclude(id, outcome),
             Event::Tick => self.tick(),
+        }
+    }
+
+    /// Nodes that a live read told of and that no watch has seen go.
+    fn missing_nodes(&mut self, version: u64, listed: &BTreeSet<String>) {
+        let gone = self.nodes.iter().filter(|(name, rec)| rec.seen.version <= version && !listed.contains(*name));
+        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.raise_doubt(&name);
+        }
+    }
+
+    /// `IPAMNode`s that the answer to a write told of and that no watch has seen go.
+    fn missing_ipam_nodes(&mut self, version: u64, listed: &BTreeSet<String>) {
+        let gone = self.published.iter().filter(|(name, node)| node.version <= version && !listed.contains(*name));
+        for (name, uid) in gone.map(|(name, node)| (name.clone(), node.uid.clone())).collect::<Vec<_>>() {
+            self.lose_ipam_node(&name, &uid);
         }
     }
 
@@ -47,7 +65,7 @@ impl Engine {
             .collect::<BTreeMap<_, _>>();
         self.evidence = self.recorded_by_objects();
         let ready_without_config = world.config.is_none() && world.nodes.iter().any(|node| node.ready);
-        self.stage = Stage::Recovering { occupancy, until: self.now };
+        self.stage = Stage::Recovering { occupancy, trusting: self.now, until: self.now };
         self.see_services(world.service_cidrs);
         for pool in world.pools {
             self.see_pool(pool);
@@ -67,9 +85,9 @@ impl Engine {
         // Without a ledger there is nothing that could be missing from it.
         let has_ledger = self.mode().or(self.evidence).unwrap_or(self.settings.mode) != Mode::Kubernetes;
         if has_ledger && (self.settings.recover || ready_without_config || self.has_unknown_grants()) {
-            let until = after(self.now, RECOVERY);
-            if let Stage::Recovering { until: end, .. } = &mut self.stage {
-                *end = until;
+            let now = self.now;
+            if let Stage::Recovering { trusting, until, .. } = &mut self.stage {
+                (*trusting, *until) = (after(now, CORRECTIONS), after(now, RECOVERY));
             }
         }
         self.dirty.extend(self.nodes.keys().cloned());
@@ -83,7 +101,7 @@ impl Engine {
     }
 
     /// Entries that somebody else wrote for Nodes that are not there.
-    pub(crate) fn doubt_entries(&mut self, names: &std::collections::BTreeSet<String>) {
+    pub(crate) fn doubt_entries(&mut self, names: &BTreeSet<String>) {
         let here = |name: &str, uid: &str| self.nodes.get(name).is_some_and(|node| node.seen.uid == uid);
         let stray = |name: &&String| {
             self.ledger.of_name(name).any(|(_, entry)| entry.state != BlockState::Cooling && !here(name, &entry.uid))

@@ -5,6 +5,9 @@
 
 use crate::engine::{Engine, Stage};
 
+/// The turn at which everything was read.
+const STARTED: u64 = 1;
+
 impl Engine {
     /// Claims of nodes that exist, under grants that the ledger does not know. Only a ledger can miss one. What is
     /// `retiring` was seen and contained before.
@@ -17,8 +20,8 @@ impl Engine {
 
     /// Goes live once everybody who could hold something has said so.
     pub(crate) fn recover(&mut self) {
-        let Stage::Recovering { until, .. } = &self.stage else { return };
-        if self.config.is_none() || (self.now < *until && !self.everybody_reported()) {
+        let Stage::Recovering { trusting, until, .. } = &self.stage else { return };
+        if self.config.is_none() || (self.now < *until && !self.everybody_reported(self.now >= *trusting)) {
             return;
         }
         let Stage::Recovering { occupancy, .. } = std::mem::replace(&mut self.stage, Stage::Starting) else { return };
@@ -26,9 +29,11 @@ impl Engine {
         self.dirty.extend(self.nodes.keys().cloned());
     }
 
-    fn everybody_reported(&self) -> bool {
+    /// `trusting`: what was said before the start counts too.
+    fn everybody_reported(&self, trusting: bool) -> bool {
         let reported = |name: &String, uid: &str| {
-            self.published.get(name).is_some_and(|published| published.spec.node_uid == uid && published.held.is_some())
+            let of_this_node = self.published.get(name).filter(|node| node.spec.node_uid == uid);
+            of_this_node.is_some_and(|node| node.held.is_some() && (trusting || node.seen_at > STARTED))
         };
         self.nodes
             .iter()

@@ -41,5 +41,9 @@ pub struct ConfiguredPool {
 /// runtime's patience with a sandbox (2 minutes), so that no pod of a deleted node is still starting.
 pub const LEAST_COOLING: Duration = Duration::from_mins(2);
 
+/// While recovering, reports of before the start are believed after this long: an agent that finds its `IPAMNode` older than
+/// it was corrects it at once, and lists anew within 10 s of a break of its watch.
+pub const CORRECTIONS: Duration = Duration::from_secs(15);
+
 /// While recovering, the wait for agents' reports ends after this long.
 pub const RECOVERY: Duration = Duration::from_mins(2);

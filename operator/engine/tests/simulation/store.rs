@@ -300,6 +300,9 @@ impl Cache {
         events.extend(store.nodes.values().cloned().map(Event::Node));
         events.extend(store.ipam_nodes.values().cloned().map(|node| Event::IpamNode(Box::new(node))));
         events.extend(store.pools.values().cloned().map(|pool| Event::Pool(Box::new(pool))));
+        let version = store.version;
+        events.push(Event::NodesListed { version, names: store.nodes.keys().cloned().collect() });
+        events.push(Event::IpamNodesListed { version, names: store.ipam_nodes.keys().cloned().collect() });
         events.push(Event::Config(store.config.clone().map(Box::new)));
         events
     }
