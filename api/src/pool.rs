@@ -119,11 +119,15 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.maskSize <= 32 && self.cidrs.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() <= self.maskSize)")
         .message("cidrs must be IPv4, and maskSize at least their prefix length and at most 32"))]
+    #[x_kube(validation = Rule::new("self.cidrs.all(c, isCIDR(c) && self.cidrs.exists_one(x, isCIDR(x) && cidr(x).containsCIDR(c)))")
+        .message("cidrs of a pool must be disjoint: one of these contains another, or is listed twice"))]
     pub ipv4: Option<PoolCidrs>,
     /// IPv6 CIDRs and block size. Written by whoever owns the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.cidrs.all(c, isCIDR(c) && cidr(c).ip().family() == 6 && cidr(c).prefixLength() <= self.maskSize)")
         .message("cidrs must be IPv6, and maskSize at least their prefix length"))]
+    #[x_kube(validation = Rule::new("self.cidrs.all(c, isCIDR(c) && self.cidrs.exists_one(x, isCIDR(x) && cidr(x).containsCIDR(c)))")
+        .message("cidrs of a pool must be disjoint: one of these contains another, or is listed twice"))]
     pub ipv6: Option<PoolCidrs>,
     /// Addresses, CIDRs and ranges (first-last) that no pod may have: a block with such an address in it is never assigned.
     /// Written by whoever owns the pool.

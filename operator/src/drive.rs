@@ -104,6 +104,7 @@ impl Driver {
             self.health.refusals(Ok(&report.refusals));
         }
         self.metrics.report(&report);
+        self.metrics.count(&self.engine.take_counters());
         self.metrics.served(self.engine.take_latencies());
         if self.forecast.see(self.started.elapsed(), &report.pools) {
             self.metrics.forecast(&self.forecast);

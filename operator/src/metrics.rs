@@ -1,10 +1,12 @@
 //! What Prometheus scrapes, under the prefix `cadastre_operator`.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cadastre_api::DEFAULT_POOL;
-use cadastre_engine::{RefusalKind, Report};
+use cadastre_engine::{Counters, RefusalKind, Report};
 use cadastre_runtime::{ApiRequests, Catalog};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -46,6 +48,11 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// States of blocks that pools count, in this order.
+const STATES: [&str; 4] = ["held", "cooling", "reserved", "free"];
+
+type PoolKey = (String, cadastre_core::Family);
+
 /// The operator's metrics. Clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -58,6 +65,8 @@ pub struct Metrics {
     until_full: Family<PoolLabels, Gauge<f64, AtomicU64>>,
     waiting_nodes: Family<ReasonLabels, Gauge>,
     served_nodes: Gauge,
+    /// Pools with values, so that those of pools that went can go.
+    shown: Arc<Mutex<BTreeSet<PoolKey>>>,
     assignments: Counter,
     commits: Counter,
     conflicts: Counter,
@@ -77,6 +86,7 @@ impl Metrics {
             until_full: Family::default(),
             waiting_nodes: Family::default(),
             served_nodes: Gauge::default(),
+            shown: Arc::default(),
             assignments: Counter::default(),
             commits: Counter::default(),
             conflicts: Counter::default(),
@@ -97,6 +107,7 @@ impl Metrics {
             until_full,
             waiting_nodes,
             served_nodes,
+            shown: _,
             assignments,
             commits,
             conflicts,
@@ -153,24 +164,39 @@ impl Metrics {
             self.waiting_nodes.get_or_create(&ReasonLabels { reason }).set(saturating(*count));
         }
         self.served_nodes.set(saturating(report.served_nodes));
-        raise(&self.assignments, report.assignments);
-        raise(&self.commits, report.commits);
-        raise(&self.conflicts, report.conflicts);
+        let shown = report.pools.iter().map(|pool| (pool.pool.clone(), pool.family)).collect();
+        for (pool, family) in self.forget_others(shown) {
+            for state in STATES {
+                self.blocks.remove(&BlockLabels { pool: pool.clone(), family: family.to_string(), state });
+            }
+            self.until_full.remove(&PoolLabels { pool, family: family.to_string() });
+        }
         for pool in &report.pools {
             let counts = pool.counts;
-            let states = [
-                ("held", counts.held),
-                ("cooling", counts.cooling),
-                ("reserved", counts.reserved),
-                ("free", counts.free),
-            ];
-            for (state, count) in states {
+            let counts = [counts.held, counts.cooling, counts.reserved, counts.free];
+            for (state, count) in STATES.into_iter().zip(counts) {
                 self.count_blocks(&pool.pool, pool.family, state, count);
             }
         }
         for (family, count) in &report.mirrored {
             self.count_blocks(DEFAULT_POOL, *family, "mirrored", saturating(*count));
         }
+    }
+
+    /// What happened since this was called last.
+    pub fn count(&self, counters: &Counters) {
+        let Counters { assignments, conflicts, commits } = *counters;
+        self.assignments.inc_by(assignments);
+        self.conflicts.inc_by(conflicts);
+        self.commits.inc_by(commits);
+    }
+
+    /// Pools that were shown and are not among these any more.
+    fn forget_others(&self, shown: BTreeSet<PoolKey>) -> Vec<PoolKey> {
+        let mut before = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = before.difference(&shown).cloned().collect();
+        *before = shown;
+        gone
     }
 
     fn count_blocks(&self, pool: &str, family: cadastre_core::Family, state: &'static str, count: i64) {
@@ -201,11 +227,6 @@ pub fn kind_label(kind: RefusalKind) -> &'static str {
         RefusalKind::Mode => "mode",
         RefusalKind::Pool => "pool",
     }
-}
-
-/// Brings a counter up to `total`. There is one writer.
-fn raise(counter: &Counter, total: u64) {
-    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn saturating(count: usize) -> i64 {

@@ -16,6 +16,7 @@ use cadastre_engine::{Event, NodeSeen, World};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -90,10 +91,11 @@ pub async fn world(
     let mut trimmer = Trimmer { selector, complaints: HashMap::new() };
     let recorded = async {
         let ipam_nodes_seen = first(&mut ipam_nodes, patience, readable).await?;
+        let ledger_read_at = Timestamp::now();
         let pages_seen = every_page(&mut pages, patience).await?;
-        Ok((ipam_nodes_seen, pages_seen, first(&mut config, patience, readable).await?))
+        Ok((ipam_nodes_seen, ledger_read_at, pages_seen, first(&mut config, patience, readable).await?))
     };
-    let (nodes_seen, (ipam_nodes_seen, pages_seen, config_seen), pools_seen, service_cidrs) = tokio::try_join!(
+    let (nodes_seen, (ipam_nodes_seen, ledger_read_at, pages_seen, config_seen), pools_seen, service_cidrs) = tokio::try_join!(
         first(&mut nodes, patience, |node| Some(trimmer.trim(node))),
         recorded,
         first(&mut pools, patience, readable),
@@ -101,6 +103,7 @@ pub async fn world(
     )?;
     let world = World {
         config: config_seen.into_iter().next(),
+        ledger_read_at,
         pages: pages_seen,
         nodes: nodes_seen,
         ipam_nodes: ipam_nodes_seen,

@@ -186,7 +186,10 @@ async fn until_answered(requests: &Requests, action: &Action, stale: Instant) ->
         match once(requests, action).await {
             Ok(answer) => return Outcome::Done(answer),
             // It was turned away before anything was done, so asking again is the same request.
-            Err(Failure::Busy(wait)) => tokio::time::sleep(wait + backoff.next()).await,
+            Err(Failure::Busy(wait)) => {
+                let left = stale.saturating_duration_since(Instant::now());
+                tokio::time::sleep((wait + backoff.next()).min(left)).await;
+            }
             Err(Failure::Unknown(_)) if only_reads(action) => tokio::time::sleep(backoff.next()).await,
             Err(failure) => return failure.into_outcome(),
         }

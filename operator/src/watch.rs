@@ -31,6 +31,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// So often is a page asked for again that was put off, before health says that the list fails. What is left of it is
 /// forgotten by the API server after 5 minutes.
 const PUT_OFF: usize = 5;
+/// However long somebody on the way asks to be left alone. The API server itself asks for 32 s at most.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The API server ends a watch after this; client-go asks for 5 to 10 minutes.
 const WATCH_SECONDS: u32 = 290;
 /// An answer of a list may have: what it costs in memory while it is read. The API server answers few large pages faster
@@ -155,7 +157,8 @@ impl<V: Watched> Watch<V> {
     /// Waits before the next attempt after an error.
     pub async fn pause(&mut self) {
         let wait = self.backoff.next();
-        tokio::time::sleep(self.retry_after.take().map_or(wait, |asked| asked + wait)).await;
+        let asked = self.retry_after.take().unwrap_or_default().min(LONGEST_PAUSE);
+        tokio::time::sleep(asked + wait).await;
     }
 
     /// Reads everything, consistently, and says what vanished since. After an error, what was said so far holds. An object

@@ -121,7 +121,8 @@ async fn a_list_goes_on_at_the_page_that_was_refused() -> Result<()> {
     let operator = proxy.before(operator).start(cp.folder(), "operator")?;
     served(&cp, 350).await.with_context(|| operator.tail())?;
     let asked = proxy.count(|asked| asked.is_list() && asked.resource() == "nodes");
-    ensure!(asked == 7, "{asked} requests for 4 pages of Nodes, each but the first refused once");
+    // The first page is of 100, the second of all that fit into 1 MB. Begun anew, the list would never end.
+    ensure!(asked == 3, "{asked} requests for 2 pages of Nodes, the second refused once");
     Ok(())
 }
 

@@ -133,8 +133,7 @@ impl Engine {
         Some(IPAMNodeSpec { mode, node_uid: rec.seen.uid.clone(), ipam: NodeIpam { allocated, pod_cidrs } })
     }
 
-    /// One held block of each family: the one published to be allocated from, else the one held longest. A block that the
-    /// agent promised away is none to choose: it comes back only by a new grant.
+    /// One held block of each family: the one published to be allocated from, else the one held longest.
     fn chosen(&self, name: &str) -> BTreeMap<Family, AllocatedBlock> {
         let node = self.published.get(name);
         let published = |block: &Cidr| {
@@ -142,8 +141,7 @@ impl Engine {
                 node.spec.ipam.allocated.iter().any(|known| known.cidr == *block && !known.retiring)
             })
         };
-        let promised = |entry: &BlockEntry| node.is_some_and(|node| node.promised(&entry.block, entry.grant));
-        let held = self.holds(name).filter(|(_, entry)| entry.state == BlockState::Held && !promised(entry));
+        let held = self.holds(name).filter(|(_, entry)| entry.state == BlockState::Held);
         let mut held: Vec<_> = held.collect();
         held.sort_by_key(|(place, entry)| (!published(&place.block), entry.since.0, place.block));
         let mut chosen = BTreeMap::new();
@@ -195,14 +193,14 @@ impl Engine {
         (assigned || disputed).then_some(conditions)
     }
 
-    /// Contested blocks that the ledger says are the node's and that it cannot be using.
+    /// Blocks that the ledger says are the node's, in which it cannot allocate any more, and that it does not claim.
     fn unclaimed(&self, name: &str) -> impl Iterator<Item = (Place, &BlockEntry)> {
-        let rec = self.nodes.get(name).filter(|rec| !rec.contested.is_empty());
-        let claims = rec.map(|_| self.claims_of(name)).unwrap_or_default();
+        let rec = self.nodes.get(name);
+        let claims = self.claims_of(name);
         let entries = rec.into_iter().flat_map(|rec| self.ledger.of(&rec.seen.name, &rec.seen.uid));
         entries.filter(move |(place, entry)| {
-            let contested = rec.is_some_and(|rec| rec.contested.contains_key(&place.block));
-            contested && entry.state != BlockState::Cooling && !claims.iter().any(|claim| claim.cidr == place.block)
+            let lost = rec.is_some_and(|rec| self.is_lost(rec, entry));
+            lost && entry.state != BlockState::Cooling && !claims.iter().any(|claim| claim.cidr == place.block)
         })
     }
 
@@ -212,11 +210,8 @@ impl Engine {
             return;
         }
         let (chosen, stay, at) = (self.chosen(name), self.kept(name), self.now);
-        if chosen.is_empty() {
-            return;
-        }
         let kept = |block: &Cidr| chosen.values().chain(&stay).any(|kept| kept.cidr == *block);
-        let surplus = self.holds(name).filter(|(place, _)| !kept(&place.block));
+        let surplus = self.holds(name).filter(|(place, _)| !chosen.is_empty() && !kept(&place.block));
         let surplus: Vec<_> = surplus.chain(self.unclaimed(name)).map(|(place, entry)| (place, entry.grant)).collect();
         for (place, grant) in surplus {
             self.ledger.queue(place.page, Change::Cool { block: place.block, grant, at });

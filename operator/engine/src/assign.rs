@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::effect::{Note, Regarding};
 use crate::engine::{Engine, Stage};
 use crate::ledger::Place;
-use crate::nodes::after;
+use crate::nodes::{NodeRec, after};
 use crate::page::Change;
 use crate::settings::LEAST_COOLING;
 
@@ -52,6 +52,7 @@ impl Engine {
         !rec.mirrored.is_empty()
             || published.is_some_and(|node| !node.spec.ipam.allocated.is_empty())
             || self.ledger.of(name, &rec.seen.uid).any(|(_, entry)| entry.state != BlockState::Cooling)
+            || !self.claims_of(name).is_empty()
     }
 
     /// A node that is to get nothing waits for nothing, and keeps nobody waiting.
@@ -128,12 +129,19 @@ impl Engine {
         }
     }
 
-    /// Blocks that count for a node: pending or held by this very node, and not contested.
+    /// Blocks that count for a node: pending or held by this very node, not contested and not promised away.
     pub(crate) fn holds(&self, name: &str) -> impl Iterator<Item = (Place, &BlockEntry)> {
         let rec = self.nodes.get(name);
         let entries = rec.into_iter().flat_map(|rec| self.ledger.of(&rec.seen.name, &rec.seen.uid));
-        let contested = move |block: &Cidr| rec.is_some_and(|rec| rec.contested.contains_key(block));
-        entries.filter(move |(place, entry)| entry.state != BlockState::Cooling && !contested(&place.block))
+        let lost = move |entry: &BlockEntry| rec.is_some_and(|rec| self.is_lost(rec, entry));
+        entries.filter(move |(_, entry)| entry.state != BlockState::Cooling && !lost(entry))
+    }
+
+    /// A block that a node cannot allocate in any more: contested, or promised away.
+    pub(crate) fn is_lost(&self, rec: &NodeRec, entry: &BlockEntry) -> bool {
+        let promised =
+            || self.published.get(&rec.seen.name).is_some_and(|node| node.promised(&entry.block, entry.grant));
+        rec.contested.contains_key(&entry.block) || promised()
     }
 
     /// Every family is committed: pending becomes held.
@@ -156,7 +164,7 @@ impl Engine {
         if std::mem::take(&mut self.space_grew) {
             self.to_plan.append(&mut self.stuck);
         }
-        if self.to_plan.is_empty() || !self.config_settled {
+        if self.to_plan.is_empty() || !self.config_settled || self.config.is_none() {
             return;
         }
         let waiting = std::mem::take(&mut self.to_plan);
@@ -278,6 +286,9 @@ impl Engine {
 
     /// Nothing is free and nodes wait: blocks that have cooled for the least time go to them, the oldest first.
     pub(crate) fn relieve(&mut self) {
+        if self.stuck.is_empty() || self.ledger.cooling().next().is_none() {
+            return;
+        }
         let short: Vec<(String, Family)> = self
             .stuck
             .iter()
@@ -314,7 +325,7 @@ impl Engine {
     fn hasten(&mut self, pool: &str, place: Place) {
         let Some(entry) = self.ledger.entry(&place) else { return };
         let (node, since) = (entry.node.clone(), entry.since.0);
-        if !self.early.insert(place) {
+        if !self.early.insert((place, entry.grant)) {
             return;
         }
         self.doubts.insert(node.clone());

@@ -223,7 +223,13 @@ impl Engine {
         let Some(claim) = self.claims_of(name).into_iter().find(|claim| claim.cidr == *cidr) else { return false };
         let Some(place) = self.place_of(cidr) else { return false };
         let Some(entry) = self.entry(name, *cidr, claim.grant, BlockState::Held) else { return false };
-        let old = self.ledger.entry(&place).map(|old| old.grant);
+        let old = self.ledger.entry(&place).map(|old| (old.grant, old.state));
+        if old.is_some_and(|(_, state)| state != BlockState::Cooling) {
+            // Of an earlier Node of this name, which only a live read can tell is gone.
+            self.raise_doubt(name);
+            return true;
+        }
+        let old = old.map(|(grant, _)| grant);
         let change = old.map_or(Change::Take(entry.clone()), |old| Change::Regrant { old, entry });
         if let Some(rec) = self.nodes.get_mut(name) {
             rec.committing.insert(claim.grant);

@@ -13,6 +13,11 @@ use crate::ledger::{PageId, Place};
 use crate::nodes::after;
 use crate::page::Change;
 
+/// `IPAMNode`s under way or waiting for a place, beyond which further commits gain nothing: the driver has 64 under way.
+const AHEAD: usize = 96;
+/// A page is held back for this long at most.
+const HELD_BACK: std::time::Duration = std::time::Duration::from_millis(500);
+
 impl Engine {
     pub(crate) fn commit(&mut self) {
         for id in std::mem::take(&mut self.ledger.dirty) {
@@ -34,23 +39,49 @@ impl Engine {
             self.config_due = true;
             return;
         }
+        if self.is_ahead(id) {
+            return;
+        }
         let (settled, object) = self.ledger.page_mut(id).next_write();
         if let Some(object) = object.map(Box::new) {
             let exists = object.metadata.resource_version.is_some();
-            self.ledger.page_mut(id).asking_at = self.turn;
+            self.ledger.page_mut(id).asks(self.turn, self.now);
             self.emit(Flight::Page(id), if exists { Action::ReplacePage(object) } else { Action::CreatePage(object) });
             self.counters.commits += 1;
         }
         self.settle(id, settled);
     }
 
+    /// Whether commits are far enough ahead of the `IPAMNode`s that are being written: what waits then makes a larger batch,
+    /// and a page costs the API server by its size, whatever was added. Not for long, lest nodes that cannot be written
+    /// keep others waiting.
+    fn is_ahead(&mut self, id: PageId) -> bool {
+        if self.applying.len() < AHEAD {
+            self.held_back.remove(&id);
+            return false;
+        }
+        let until = *self.held_back.entry(id).or_insert(after(self.now, HELD_BACK));
+        if until <= self.now {
+            self.held_back.remove(&id);
+            return false;
+        }
+        self.timers.insert((until, Later::Page(id)));
+        true
+    }
+
+    /// An `IPAMNode` was written: pages that were held back may go on.
+    pub(crate) fn catch_up(&mut self) {
+        if self.applying.len() < AHEAD {
+            self.ledger.dirty.extend(self.held_back.keys());
+        }
+    }
+
     /// A block is committed only in a CIDR that the config says is in use. What only gives back needs no leave.
     fn may_commit(&mut self, id: PageId) -> bool {
         let page = self.ledger.page(id);
         let gives = page.queue.iter().all(|change| matches!(change, Change::Cool { .. } | Change::Free { .. }));
-        let Some(status) = self.config.as_ref().map(|config| config.status.clone().unwrap_or_default()) else {
-            return false;
-        };
+        // Without a status nothing is known to be inadmissible: what waits is kept.
+        let Some(status) = self.config.as_ref().and_then(|config| config.status.clone()) else { return false };
         let Some(admitted) = status.cidrs.iter().find(|admitted| admitted.cidr.contains(&page.key.range)) else {
             self.void_takes(id);
             return true;
@@ -82,7 +113,7 @@ impl Engine {
             return;
         };
         rec.committing.remove(&grant);
-        rec.verified = false;
+        (rec.verified, rec.committed_at) = (false, self.turn);
         self.dirty.insert(name.clone());
     }
 
@@ -92,11 +123,11 @@ impl Engine {
             return;
         }
         let names = std::mem::take(&mut self.to_verify);
-        self.emit(Flight::Verify(names), Action::GetConfig);
+        self.emit(Flight::Verify(names, self.turn), Action::GetConfig);
     }
 
-    /// The config was read after these nodes' commits.
-    pub(crate) fn verified(&mut self, names: BTreeSet<String>) {
+    /// The config was read at `asked_at`, after these nodes' commits, but for those that committed more since.
+    pub(crate) fn verified(&mut self, names: BTreeSet<String>, asked_at: u64) {
         let Some(status) = self.config.as_ref().and_then(|config| config.status.clone()) else {
             // It is to say first what is in use: else it would be read again and again.
             self.config_due = true;
@@ -110,12 +141,12 @@ impl Engine {
             };
             let sound = self.holds(&name).all(|(place, _)| marked(&place.block));
             let Some(rec) = self.nodes.get_mut(&name) else { continue };
-            if sound {
+            if sound && rec.committed_at <= asked_at {
                 rec.verified = true;
                 self.dirty.insert(name);
             } else {
                 self.to_verify.insert(name);
-                self.config_due = true;
+                self.config_due |= !sound;
             }
         }
     }
@@ -149,7 +180,7 @@ impl Engine {
         let entries: Vec<_> = self.ledger.of_name(name).map(|(place, entry)| (place, entry.clone())).collect();
         for (place, entry) in entries {
             let (block, grant, here) = (entry.block, entry.grant, uid.as_ref() == Some(&entry.uid));
-            let early = self.early.remove(&place);
+            let early = self.early.remove(&(place, grant));
             let cooled = early || after(entry.since.0, self.settings.block_cooling) <= at;
             let change = match (here, entry.state) {
                 // Not what was one too many and shed: that is free once it has cooled.
@@ -177,7 +208,7 @@ impl Engine {
     pub(crate) fn release_promised(&mut self, place: Place, grant: uuid::Uuid) {
         let Some(node) = self.ledger.entry(&place).map(|entry| entry.node.clone()) else { return };
         if self.published.get(&node).is_some_and(|published| published.promised(&place.block, grant)) {
-            self.early.insert(place);
+            self.early.insert((place, grant));
             self.doubts.insert(node);
         }
     }

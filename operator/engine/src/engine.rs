@@ -20,7 +20,7 @@ use crate::config::Refusal;
 use crate::effect::{Action, Effect, EffectId, Note};
 use crate::event::Event;
 use crate::ledger::{Ledger, PageId, Place};
-use crate::nodes::{NodeRec, Published};
+use crate::nodes::{Gone, NodeRec, Published};
 use crate::page::Settled;
 use crate::settings::EngineSettings;
 
@@ -43,7 +43,8 @@ pub(crate) enum Flight {
     ReadPage(PageId),
     Config,
     ReadConfig,
-    Verify(BTreeSet<String>),
+    /// The config for these nodes, asked for at this turn.
+    Verify(BTreeSet<String>, u64),
     Drain(u32),
     /// A write to the `IPAMNode` of this name, and the UID it was for.
     Apply(String, Option<String>),
@@ -74,11 +75,14 @@ pub(crate) struct PoolRec {
     pub busy: bool,
 }
 
-/// Numbers for metrics, since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks committed.
     pub assignments: u64,
+    /// Writes that somebody else's overtook.
     pub conflicts: u64,
+    /// Ledger writes.
     pub commits: u64,
 }
 
@@ -108,6 +112,8 @@ pub struct Engine {
 
     pub(crate) ledger: Ledger,
     pub(crate) gated: BTreeSet<PageId>,
+    /// Pages whose next write waits until fewer `IPAMNode`s are under way, and until when at most.
+    pub(crate) held_back: BTreeMap<PageId, Timestamp>,
     /// Nodes to look at once a page was read again.
     pub(crate) awaiting: BTreeMap<PageId, BTreeSet<String>>,
     pub(crate) nodes: BTreeMap<String, NodeRec>,
@@ -135,15 +141,15 @@ pub struct Engine {
     pub(crate) space_grew: bool,
     pub(crate) to_verify: BTreeSet<String>,
     pub(crate) applying: BTreeSet<String>,
-    /// UIDs of `IPAMNode`s that went while a request for them was under way: its answer may be older.
-    pub(crate) gone: BTreeMap<String, String>,
+    /// `IPAMNode`s that went while a request for them was under way: its answer may be older.
+    pub(crate) gone: BTreeMap<String, Gone>,
     /// Names that the watch and the ledger disagree on, to be read live.
     pub(crate) doubts: BTreeSet<String>,
     /// Names that were doubted and not settled yet: nothing is written for them.
     pub(crate) unsettled: BTreeSet<String>,
     pub(crate) checking: BTreeSet<String>,
     /// Cooling blocks to be given early, since nothing else is free.
-    pub(crate) early: BTreeSet<Place>,
+    pub(crate) early: BTreeSet<(Place, Uuid)>,
     /// Things to look at again later.
     pub(crate) timers: BTreeSet<(Timestamp, Later)>,
     pub(crate) failures: HashMap<String, u32>,
@@ -169,6 +175,8 @@ pub(crate) enum Later {
     IpamNode(String),
     Doubt(String),
     Page(PageId),
+    /// A read that failed.
+    Reread(PageId),
     Config,
     Verify(String),
 }
@@ -203,6 +211,7 @@ impl Engine {
             drain_round: 0,
             ledger: Ledger::default(),
             gated: BTreeSet::new(),
+            held_back: BTreeMap::new(),
             awaiting: BTreeMap::new(),
             nodes: BTreeMap::new(),
             published: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, IPPool};
 use cadastre_core::Cidr;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::effect::EffectId;
 
@@ -70,6 +71,8 @@ pub enum Event {
 pub struct World {
     /// `IPAMConfig/cluster`, if it is there. Read after the ledger.
     pub config: Option<IPAMConfig>,
+    /// When the reading of the ledger began.
+    pub ledger_read_at: Timestamp,
     /// Every page of the ledger.
     pub pages: Vec<IPAMLedger>,
     /// Every Node.

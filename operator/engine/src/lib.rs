@@ -36,7 +36,7 @@ mod settings;
 
 pub use config::{Refusal, RefusalKind, announce, refusals};
 pub use effect::{Action, Effect, EffectId, Note, Regarding};
-pub use engine::Engine;
+pub use engine::{Counters, Engine};
 pub use event::{Answer, Event, NodeSeen, Outcome, World};
 pub use report::{Phase, PoolReport, Report};
 pub use settings::{ConfiguredPool, EngineSettings, LEAST_COOLING};

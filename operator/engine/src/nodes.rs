@@ -24,6 +24,8 @@ pub(crate) struct NodeRec {
     pub committing: BTreeSet<Uuid>,
     /// The config was read after its last commit and says that its blocks are marked as in use.
     pub verified: bool,
+    /// The engine's turn at which its last commit was known.
+    pub committed_at: u64,
     /// Why it waits.
     pub shortage: Option<Shortage>,
     /// What kubernetes mode mirrors, with grants.
@@ -42,11 +44,29 @@ impl NodeRec {
             unserved_since: Some(now),
             committing: BTreeSet::new(),
             verified: false,
+            committed_at: 0,
             shortage: None,
             mirrored: Vec::new(),
             changed: (Timestamp::UNIX_EPOCH, 0),
             contested: Contested::new(),
         }
+    }
+}
+
+/// What is known to be gone of an `IPAMNode`'s name, while a request for it is under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gone {
+    /// UIDs that the watch saw go.
+    pub uids: BTreeSet<String>,
+    /// Version of a list that had no such object.
+    pub listed: u64,
+}
+
+impl Gone {
+    /// Whether the object of an answer is gone by now.
+    pub fn includes(&self, node: &IPAMNode) -> bool {
+        let unlisted = version(node.metadata.resource_version.as_deref()) <= self.listed;
+        unlisted || node.metadata.uid.as_ref().is_some_and(|uid| self.uids.contains(uid))
     }
 }
 

@@ -22,7 +22,7 @@ impl Engine {
             Event::IpamNodeGone { name, uid } => {
                 self.lose_ipam_node(&name, &uid);
                 if self.applying.contains(&name) {
-                    self.gone.insert(name, uid);
+                    self.gone.entry(name).or_default().uids.insert(uid);
                 }
             }
             Event::Config(config) => self.see_config(config.map(|config| *config)),
@@ -37,7 +37,9 @@ impl Engine {
     /// Nodes that a live read told of and that no watch has seen go.
     fn missing_nodes(&mut self, version: u64, listed: &BTreeSet<String>) {
         let gone = self.nodes.iter().filter(|(name, rec)| rec.seen.version <= version && !listed.contains(*name));
-        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        // What is being asked for may be answered with what was before the list.
+        let asked = self.checking.iter().filter(|name| !listed.contains(*name));
+        for name in gone.map(|(name, _)| name).chain(asked).cloned().collect::<Vec<_>>() {
             self.raise_doubt(&name);
         }
     }
@@ -48,6 +50,9 @@ impl Engine {
         for (name, uid) in gone.map(|(name, node)| (name.clone(), node.uid.clone())).collect::<Vec<_>>() {
             self.lose_ipam_node(&name, &uid);
         }
+        for name in self.applying.iter().filter(|name| !listed.contains(*name)) {
+            self.gone.entry(name.clone()).or_default().listed = version;
+        }
     }
 
     /// Everything is read before anything is taken: the ledger, then what `IPAMNode`s say that the ledger does not.
@@ -56,7 +61,7 @@ impl Engine {
         for page in world.pages {
             let (_, id) = self.ledger.load(page, &mut occupancy, &self.claims);
             let page = self.ledger.page_mut(id);
-            (page.known_at, page.asked_at) = (self.now, self.turn);
+            (page.known_at, page.asked_at) = (world.ledger_read_at, self.turn);
         }
         self.published = world
             .ipam_nodes
@@ -214,6 +219,7 @@ impl Engine {
             self.config_due = true;
             self.evidence = self.mode().or(self.evidence);
             self.config = None;
+            self.config_settled = false;
             return;
         };
         let of = |config: &IPAMConfig| version(config.metadata.resource_version.as_deref());

@@ -19,10 +19,10 @@ impl Engine {
             Flight::ReadPage(page) => self.page_read(page, outcome),
             Flight::Config => self.config_written(outcome),
             Flight::ReadConfig => self.config_read(outcome),
-            Flight::Verify(names) => match outcome {
+            Flight::Verify(names, asked_at) => match outcome {
                 Outcome::Done(Answer::Config(config)) => {
                     self.see_config(Some(*config));
-                    self.verified(names);
+                    self.verified(names, asked_at);
                 }
                 Outcome::NotFound => {
                     self.see_config(None);
@@ -84,13 +84,13 @@ impl Engine {
 
     fn page_known(&mut self, id: PageId) {
         let page = self.ledger.page_mut(id);
-        (page.known_at, page.asked_at) = (self.now, page.asking_at);
+        page.answered();
         self.ledger.dirty.insert(id);
         self.dirty.extend(self.awaiting.remove(&id).unwrap_or_default());
     }
 
     fn read_page(&mut self, id: PageId) {
-        self.ledger.page_mut(id).asking_at = self.turn;
+        self.ledger.page_mut(id).asks(self.turn, self.now);
         let name = self.ledger.page(id).key.name();
         self.emit(Flight::ReadPage(id), crate::Action::GetPage { name });
     }
@@ -102,7 +102,7 @@ impl Engine {
             _ => {
                 self.hold_page(id);
                 let at = self.ledger.page(id).not_before.unwrap_or(self.now);
-                self.timers.insert((at, Later::Page(id)));
+                self.timers.insert((at, Later::Reread(id)));
                 return;
             }
         };
@@ -173,25 +173,22 @@ impl Engine {
 
     fn applied(&mut self, name: String, uid: Option<&str>, outcome: Outcome) {
         self.applying.remove(&name);
+        self.catch_up();
         self.dirty.extend(self.witnesses.remove(&name).unwrap_or_default());
         let gone = self.gone.remove(&name);
         match outcome {
-            Outcome::Done(Answer::IpamNode(node)) if gone.is_some() && node.metadata.uid == gone => {
-                self.dirty.insert(name);
-            }
             Outcome::Done(Answer::IpamNode(node)) => {
                 self.failures.remove(&name);
-                self.see_ipam_node(*node, true);
-                // What came by the watch meanwhile may be newer, and waited for this.
-                self.dirty.insert(name);
+                if !gone.is_some_and(|gone| gone.includes(&node)) {
+                    self.see_ipam_node(*node, true);
+                }
+                self.wrote(name);
             }
             Outcome::Done(_) | Outcome::NotFound => {
+                self.failures.remove(&name);
                 // Only that object: another of the same name may have come since.
                 self.lose_ipam_node(&name, uid.unwrap_or_default());
-                if self.published.contains_key(&name) && !self.nodes.contains_key(&name) {
-                    self.raise_doubt(&name);
-                }
-                self.dirty.insert(name);
+                self.wrote(name);
             }
             Outcome::Conflict => {
                 self.counters.conflicts += 1;
@@ -201,6 +198,14 @@ impl Engine {
             Outcome::Refused(_) if self.nodes.contains_key(&name) => self.fail(&name.clone(), Later::Node(name)),
             Outcome::Refused(_) => self.fail(&name.clone(), Later::IpamNode(name)),
         }
+    }
+
+    /// What came by the watch while a write was under way may be newer, and waited for it.
+    fn wrote(&mut self, name: String) {
+        if self.published.contains_key(&name) && !self.nodes.contains_key(&name) {
+            self.raise_doubt(&name);
+        }
+        self.dirty.insert(name);
     }
 
     pub(crate) fn read_ipam_node(&mut self, name: String) {
@@ -234,11 +239,11 @@ impl Engine {
             Outcome::Done(Answer::Node(node)) => self.settle_name(&name, Some(node)),
             Outcome::NotFound => self.settle_name(&name, None),
             _ => {
-                self.fail(&format!("node {name}"), Later::Doubt(name));
+                self.fail(&node_key(&name), Later::Doubt(name));
                 return;
             }
         }
-        self.failures.remove(&format!("node {name}"));
+        self.failures.remove(&node_key(&name));
     }
 
     fn pool_written(&mut self, name: &str, outcome: &Outcome) {
@@ -271,7 +276,7 @@ impl Engine {
                 Later::IpamNode(name) => self.read_ipam_node(name),
                 Later::Verify(name) => drop(self.to_verify.insert(name)),
                 Later::Config => self.read_config(),
-                Later::Page(id) if self.ledger.page(id).reading => self.read_page(id),
+                Later::Reread(id) => self.read_page(id),
                 Later::Page(id) => drop(self.ledger.dirty.insert(id)),
             }
         }
@@ -304,6 +309,8 @@ impl Engine {
                         || self.hand_over(&entry.block, entry.grant).is_some()
                 })
                 .map(|entry| entry.node.clone())
+                // One that could not be asked for is asked for again when its time has come.
+                .filter(|name| !self.failures.contains_key(&node_key(name)))
                 .collect();
             self.doubts.extend(cooled);
             self.relieve();
@@ -312,4 +319,9 @@ impl Engine {
         self.begin_drain();
         self.report_pools();
     }
+}
+
+/// Under which failures of reading a Node are counted.
+fn node_key(name: &str) -> String {
+    format!("node {name}")
 }

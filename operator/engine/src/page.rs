@@ -143,16 +143,17 @@ pub(crate) struct Page {
     pub queue: Vec<Change>,
     /// The changes of the write under way.
     pub flight: Option<Vec<Change>>,
-    /// A GET is under way, after a write that did not succeed plainly.
+    /// A GET is under way or, after one that failed, to come: nothing is written before it.
     pub reading: bool,
     /// Writes or reads in a row that failed.
     pub failures: u32,
     /// Nothing is tried before.
     pub not_before: Option<Timestamp>,
-    /// When the API server last said what is in it.
+    /// When the API server was asked that last said what is in it.
     pub known_at: Timestamp,
+    asking_since: Timestamp,
     /// The engine's turn at which the request was sent that is under way.
-    pub asking_at: u64,
+    asking_at: u64,
     /// The turn at which the request was sent whose answer is known.
     pub asked_at: u64,
 }
@@ -169,6 +170,7 @@ impl Page {
             failures: 0,
             not_before: None,
             known_at: Timestamp::UNIX_EPOCH,
+            asking_since: Timestamp::UNIX_EPOCH,
             asking_at: 0,
             asked_at: 0,
         }
@@ -186,6 +188,16 @@ impl Page {
     /// The entry of a change that takes `block` and waits or is under way.
     pub fn taking(&self, block: &Cidr) -> Option<&BlockEntry> {
         self.takings().find(|entry| entry.block == *block)
+    }
+
+    /// A request for it is sent.
+    pub fn asks(&mut self, turn: u64, now: Timestamp) {
+        (self.asking_at, self.asking_since) = (turn, now);
+    }
+
+    /// It was answered with what the page says.
+    pub fn answered(&mut self) {
+        (self.asked_at, self.known_at) = (self.asking_at, self.asking_since);
     }
 
     /// What is known was written after `object`.

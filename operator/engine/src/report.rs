@@ -8,7 +8,7 @@ use cadastre_core::Family;
 
 use crate::assign::shortage_reason;
 use crate::config::Refusal;
-use crate::engine::{Engine, Stage};
+use crate::engine::{Counters, Engine, Stage};
 
 /// Waiting, and not for want of anything: a plan is to come.
 const QUEUED: &str = "Queued";
@@ -44,12 +44,6 @@ pub struct Report {
     pub pools: Vec<PoolReport>,
     /// Mode kubernetes: blocks that `IPAMNode`s mirror, by family.
     pub mirrored: BTreeMap<Family, usize>,
-    /// Blocks committed since the start.
-    pub assignments: u64,
-    /// Writes that somebody else's overtook, since the start.
-    pub conflicts: u64,
-    /// Ledger writes since the start.
-    pub commits: u64,
 }
 
 /// One family of one pool.
@@ -64,7 +58,7 @@ pub struct PoolReport {
 }
 
 impl Engine {
-    /// How things stand. Costs a pass over the nodes: for a scrape, not for each event.
+    /// How things stand. Costs a pass over nodes and ledger: once a second, not for each event.
     #[must_use]
     pub fn report(&self) -> Report {
         let phase = match &self.stage {
@@ -80,9 +74,6 @@ impl Engine {
             served_nodes: self.published.values().filter(|node| !node.spec.ipam.allocated.is_empty()).count(),
             pools: self.pool_reports(),
             mirrored: self.mirrored(),
-            assignments: self.counters.assignments,
-            conflicts: self.counters.conflicts,
-            commits: self.counters.commits,
         }
     }
 
@@ -106,6 +97,11 @@ impl Engine {
             *mirrored.entry(block.family).or_default() += 1;
         }
         mirrored
+    }
+
+    /// What happened since the last call.
+    pub fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
     }
 
     /// How long nodes had been known when their `IPAMNode` carried blocks: those since the last call.

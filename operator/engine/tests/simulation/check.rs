@@ -47,6 +47,7 @@ impl Simulation {
             }
         }
         self.check_pods();
+        self.check_contained();
         if self.is_ours_alone {
             self.check_kept();
         }
@@ -131,12 +132,15 @@ impl Simulation {
     }
 
     /// Blocks that a foreign hand touched are used by those who had them or were given them by it, and by nobody else.
-    pub fn check_contained(&self) {
-        for (id, machine) in &self.machines {
-            for cidr in machine.in_use() {
-                let parties = self.touched.get(cidr);
-                let is_party = parties.is_none_or(|parties| parties.contains(&machine.node));
-                assert!(is_party, "a third machine {id} has pods in {cidr}, which {parties:?} contest");
+    fn check_contained(&self) {
+        for (cidr, parties) in &self.touched {
+            for (id, machine) in &self.machines {
+                let uses = machine.in_use().any(|used| used == cidr);
+                assert!(!uses || parties.contains(&machine.node), "{id} has pods in {cidr}, which {parties:?} contest");
+            }
+            for (name, object) in self.store.ipam_nodes.iter().filter(|(name, _)| !parties.contains(*name)) {
+                let listed = object.spec.ipam.allocated.iter().any(|block| block.cidr == *cidr);
+                assert!(!listed, "{cidr} is published to {name}, and {parties:?} contest it");
             }
         }
     }

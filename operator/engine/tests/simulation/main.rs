@@ -135,14 +135,25 @@ fn a_block_that_a_live_agent_still_holds_is_not_freed_and_comes_back_after_a_res
     assert!(!after.is_empty() && after.iter().all(|block| block.cidr != old.cidr), "given back: {after:?}");
 }
 
+/// Whether a schedule ends in a broken invariant, and not merely without an end; the same schedule keeps them all with no
+/// rule broken.
+fn breaks_an_invariant(scenario: Scenario, seed: u64) -> bool {
+    let Err(why) = std::panic::catch_unwind(|| scenario.run(seed)) else { return false };
+    let text = why.downcast_ref::<String>().map_or("", String::as_str);
+    let broken = !text.contains("come to rest");
+    if broken {
+        Scenario { broken: None, ..scenario }.run(seed);
+    }
+    broken
+}
+
 #[test]
 fn each_rule_that_is_broken_on_purpose_is_found() {
     for rule in Rule::ALL {
         let restore = rule == Rule::RestoreWithoutIpamNodes;
         let v4 = if restore { "10.0.0.0/18" } else { "10.0.0.0/20" };
         let scenario = Scenario { operators: 2, steps: 2_000, v4, restore, broken: Some(rule), ..Scenario::default() };
-        let fails = |seed: &u64| std::panic::catch_unwind(|| scenario.run(*seed)).is_err();
-        let found = (0..1_000).find(fails);
+        let found = (0..1_000).find(|seed| breaks_an_invariant(scenario, *seed));
         println!("{rule:?}: found by seed {found:?}");
         assert!(found.is_some(), "{rule:?} is broken and 1,000 seeds did not find it");
     }

@@ -42,6 +42,7 @@ impl Store {
             ipam_nodes: self.ipam_nodes.values().cloned().collect(),
             pools: self.pools.values().cloned().collect(),
             service_cidrs: self.service_cidrs.clone(),
+            ..World::default()
         }
     }
 
@@ -68,6 +69,7 @@ impl Store {
     }
 
     pub fn delete_node(&mut self, name: &str) {
+        self.version += 1;
         self.nodes.remove(name);
         self.log.push(Event::NodeGone { name: name.to_owned() });
     }

@@ -112,6 +112,7 @@ impl Simulation {
     fn start(&mut self, at: usize) -> Operator {
         let mut engine = Engine::new(self.settings.clone(), self.rng.random());
         let mut world = self.store.world();
+        world.ledger_read_at = self.now;
         if self.broken == Some(Rule::RestoreWithoutIpamNodes) {
             world.ipam_nodes.clear();
         }
