@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::mode::Mode;
-use crate::schema::{CidrSchema, FamilySchema};
+use crate::schema::{BlockSchema, FamilySchema};
 
 /// Written by the operator only: created by POST, changed by patches that test uid and generation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub struct NodeIpam {
     pub allocated: Vec<AllocatedBlock>,
     /// The same CIDRs, for people and tools that know `CiliumNode`.
     #[serde(default, rename = "podCIDRs")]
-    #[schemars(with = "Vec<CidrSchema>", length(max = 256))]
+    #[schemars(with = "Vec<BlockSchema>", length(max = 256))]
     pub pod_cidrs: Vec<Cidr>,
 }
 
@@ -107,7 +107,7 @@ pub struct AllocatedBlock {
     #[schemars(with = "FamilySchema")]
     pub family: Family,
     /// The block.
-    #[schemars(with = "CidrSchema")]
+    #[schemars(with = "BlockSchema")]
     pub cidr: Cidr,
     /// This assignment of it.
     #[schemars(with = "String", length(max = 36))]
@@ -184,7 +184,7 @@ pub struct PoolDemand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeldBlock {
     /// The block.
-    #[schemars(with = "CidrSchema")]
+    #[schemars(with = "BlockSchema")]
     pub cidr: Cidr,
     /// The assignment.
     #[schemars(with = "String", length(max = 36))]

@@ -32,6 +32,24 @@ impl JsonSchema for CidrSchema {
     }
 }
 
+/// A CIDR where only we write: a pattern, since CEL for each block of each node would cost the API server more than it
+/// protects.
+pub enum BlockSchema {}
+
+impl JsonSchema for BlockSchema {
+    fn schema_name() -> Cow<'static, str> {
+        "Block".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": 43, "pattern": "^[0-9a-f:.]+/[0-9]+$" })
+    }
+}
+
 /// An address, a CIDR, or a range `first-last`.
 pub enum RangeSchema {}
 

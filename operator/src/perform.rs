@@ -45,7 +45,7 @@ impl Lane {
     const fn width(self) -> usize {
         match self {
             Self::Record => 16,
-            Self::Nodes => 64,
+            Self::Nodes => 40,
             Self::News => 8,
         }
     }

@@ -13,8 +13,8 @@ use crate::ledger::{PageId, Place};
 use crate::nodes::after;
 use crate::page::Change;
 
-/// `IPAMNode`s under way or waiting for a place, beyond which further commits gain nothing: the driver has 64 under way.
-const AHEAD: usize = 96;
+/// `IPAMNode`s under way beyond which further commits gain little: they keep an API server on two cores busy.
+const AHEAD: usize = 32;
 /// A page is held back for this long at most.
 const HELD_BACK: std::time::Duration = std::time::Duration::from_millis(500);
 

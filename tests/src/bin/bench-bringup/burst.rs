@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use tokio::sync::Semaphore;
@@ -20,6 +20,10 @@ const CREATES: usize = 32;
 const FLOOR_CREATES: usize = 64;
 /// Until counters are read: what is written once a second was written by then.
 const SETTLE: Duration = Duration::from_millis(2500);
+/// CPU time of the servers between two looks that counts as rest, ms.
+const CALM_MS: f64 = 60.0;
+/// Looks before it is given up.
+const LONGEST_CALM: u32 = 60;
 
 /// One cell.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ pub async fn measure(subject: Subject, nodes: u32) -> Result<Cell> {
     let client = stage.cp.admin().await?;
     let mut arrivals = Arrivals::watch(client.clone(), subject.shows_in());
     warm_up(subject, &client, &mut arrivals).await?;
-    tokio::time::sleep(SETTLE).await;
+    calm(&stage).await?;
 
     let before = Requests::so_far(&stage.cp).await?;
     let (cpu, server) = (used(&stage)?, server_used(&stage)?);
@@ -83,6 +87,18 @@ async fn warm_up(subject: Subject, client: &Client, arrivals: &mut Arrivals) -> 
         load::create_ipam_node(client, &node, 0).await?;
     }
     arrivals.wait(&["warm-up".to_owned()]).await.map(drop)
+}
+
+/// Waits until the servers have come to rest: a new API server, and new definitions on it, keep it busy for a while.
+async fn calm(stage: &Stage) -> Result<()> {
+    for _ in 0..LONGEST_CALM {
+        let before = server_used(stage)?;
+        tokio::time::sleep(SETTLE).await;
+        if server_used(stage)? - before < CALM_MS {
+            return Ok(());
+        }
+    }
+    bail!("the API server does not come to rest in {LONGEST_CALM} looks")
 }
 
 /// Creates them, and says just before which moment each was posted.
