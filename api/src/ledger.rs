@@ -1,6 +1,6 @@
 //! `IPAMLedger`: the record of which node holds which block, and the only authority on it.
 //!
-//! One object is a page of up to 256 blocks: an aligned range of an admitted CIDR, so that a block's page is a pure
+//! One object is a page of up to 64 blocks: an aligned range of an admitted CIDR, so that a block's page is a pure
 //! function of the block. Two operators that want the same block write the same page, and the API server lets one win.
 
 use cadastre_core::{Cidr, Family};
@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::schema::{CidrSchema, FamilySchema};
+use crate::schema::{BlockSchema, FamilySchema};
 
-/// Blocks of a page: an object of 256 entries is about 50 KB, so that a write stays cheap for the API server, and 256
-/// nodes share one write.
-pub const PAGE_BLOCKS: u32 = 256;
+/// Blocks of a page: an object of 64 entries is about 13 KB. The API server's cost of a write grows with the page, and a burst
+/// writes each page a few times: pages of 256 cost it more in all (measured with `make bench-bringup`).
+pub const PAGE_BLOCKS: u32 = 64;
 
 /// One page. Written by the operator, by compare-and-swap on `metadata.resourceVersion` only.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct IPAMLedgerSpec {
     #[schemars(with = "FamilySchema")]
     pub family: Family,
     /// The blocks of this page lie in here.
-    #[schemars(with = "CidrSchema")]
+    #[schemars(with = "BlockSchema")]
     pub range: Cidr,
     /// Prefix length of its blocks, in bits.
     #[schemars(range(min = 1, max = 128))]
@@ -69,7 +69,7 @@ pub struct IPAMLedgerSpec {
     #[serde(default)]
     pub free: u32,
     /// Every block of the range that is not free, in order.
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<BlockEntry>,
 }
 
@@ -77,7 +77,7 @@ pub struct IPAMLedgerSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockEntry {
-    /// The block. No CEL here: 256 of them in each write would cost the API server more than they protect.
+    /// The block. No CEL here: 64 of them in each write would cost the API server more than they protect.
     #[schemars(with = "String", length(max = 43))]
     pub block: Cidr,
     /// Name of the node.

@@ -14,7 +14,7 @@ use crate::nodes::after;
 use crate::page::Change;
 
 /// `IPAMNode`s under way beyond which further commits gain little: they keep an API server on two cores busy.
-const AHEAD: usize = 32;
+const AHEAD: usize = 24;
 /// A page is held back for this long at most.
 const HELD_BACK: std::time::Duration = std::time::Duration::from_millis(500);
 

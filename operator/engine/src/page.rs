@@ -38,7 +38,7 @@ impl PageKey {
         Some(Self { pool: pool.to_owned(), range, mask })
     }
 
-    /// Name of the object: `default-10.0.0.0-16-24`, with IPv6 addresses as 32 hex digits, since a name has no colons.
+    /// Name of the object: `default-10.0.0.0-18-24`, with IPv6 addresses as 32 hex digits, since a name has no colons.
     pub fn name(&self) -> String {
         let address = match self.range.network() {
             std::net::IpAddr::V4(address) => address.to_string(),
@@ -314,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_an_aligned_range_of_256_blocks_or_the_whole_cidr() {
+    fn a_page_is_an_aligned_range_of_64_blocks_or_the_whole_cidr() {
         let name = |cidr: &str, mask, block: &str| {
             PageKey::of("p", &cidr.parse().unwrap(), mask, &block.parse().unwrap()).map(|key| key.name())
         };
-        assert_eq!(name("10.0.0.0/8", 24, "10.3.7.0/24").unwrap(), "p-10.3.0.0-16-24");
+        assert_eq!(name("10.0.0.0/8", 24, "10.3.7.0/24").unwrap(), "p-10.3.0.0-18-24");
         assert_eq!(name("10.3.4.0/22", 24, "10.3.7.0/24").unwrap(), "p-10.3.4.0-22-24");
         assert_eq!(name("10.0.0.0/30", 32, "10.0.0.3/32").unwrap(), "p-10.0.0.0-30-32");
-        assert_eq!(name("fd00::/104", 120, "fd00::1:200/120").unwrap(), "p-fd000000000000000000000000010000-112-120");
+        assert_eq!(name("fd00::/104", 120, "fd00::1:200/120").unwrap(), "p-fd000000000000000000000000010000-114-120");
         assert_eq!(name("10.0.0.0/8", 24, "10.3.7.0/25"), None);
         assert_eq!(name("10.0.0.0/8", 24, "11.3.7.0/24"), None);
     }
