@@ -156,7 +156,7 @@ async fn tables_and_metrics_answer_at_a_glance() -> Result<()> {
     let rows = cells(&table);
     assert_eq!(rows[0][..7], ["NAME", "POOL", "RANGE", "MASK", "HELD", "COOLING", "FREE"], "{table}");
     assert_eq!(rows[1][1..7], ["default", "10.0.0.0/23", "24", "2", "0", "0"], "{table}");
-    assert_eq!(rows[2][1..7], ["default", "fd00::/112", "120", "2", "0", "254"], "{table}");
+    assert_eq!(rows[2][1..7], ["default", "fd00::/114", "120", "2", "0", "62"], "{table}");
     assert!(width(&table) <= 140, "{table}");
 
     let table = get("ipamconfig", &[]).await?;
