@@ -120,7 +120,27 @@ impl Engine {
         }
     }
 
-    /// The Node is gone, and with it what it claimed.
+    /// The Node is gone. What it claimed and the ledger does not have as its own cools from now on, for its pods too.
+    pub(crate) fn rest_claims(&mut self, name: &str) {
+        let Some(uid) = self.nodes.get(name).map(|rec| rec.seen.uid.clone()) else { return };
+        let at = self.now;
+        for claim in self.claims_of(name) {
+            let Some(place) = self.place_of(&claim.cidr) else { continue };
+            let known = self.ledger.entry(&place).map(|entry| (entry.uid == uid, entry.grant, entry.state));
+            let change = match known {
+                None if self.ledger.page(place.page).taking(&place.block).is_none() => {
+                    self.entry(name, claim.cidr, claim.grant, BlockState::Cooling).map(Change::Take)
+                }
+                Some((false, grant, BlockState::Cooling)) => Some(Change::Rest { block: claim.cidr, grant, at }),
+                _ => None,
+            };
+            if let Some(change) = change {
+                self.ledger.queue(place.page, change);
+            }
+        }
+    }
+
+    /// What a Node that is gone claimed is no longer claimed.
     pub(crate) fn drop_claims(&mut self, name: &str) {
         let Moved { gone, others, .. } = self.claims.set(name, &BTreeSet::new());
         for cidr in gone {

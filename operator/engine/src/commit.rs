@@ -79,7 +79,10 @@ impl Engine {
     /// A block is committed only in a CIDR that the config says is in use. What only gives back needs no leave.
     fn may_commit(&mut self, id: PageId) -> bool {
         let page = self.ledger.page(id);
-        let gives = page.queue.iter().all(|change| matches!(change, Change::Cool { .. } | Change::Free { .. }));
+        let gives = page
+            .queue
+            .iter()
+            .all(|change| matches!(change, Change::Cool { .. } | Change::Rest { .. } | Change::Free { .. }));
         // Without a status nothing is known to be inadmissible: what waits is kept.
         let Some(status) = self.config.as_ref().and_then(|config| config.status.clone()) else { return false };
         let Some(admitted) = status.cidrs.iter().find(|admitted| admitted.cidr.contains(&page.key.range)) else {
@@ -105,7 +108,7 @@ impl Engine {
                 (&entry.node, entry.grant)
             }
             Change::Promote { node, grant, .. } => (node, *grant),
-            Change::Cool { .. } | Change::Free { .. } | Change::Revive { .. } => return,
+            Change::Cool { .. } | Change::Rest { .. } | Change::Free { .. } | Change::Revive { .. } => return,
         };
         let Some(rec) = self.nodes.get_mut(name) else {
             // Its Node went while this was on its way.

@@ -166,6 +166,7 @@ impl Engine {
 
     /// Drops what was decided for a Node of this name.
     pub(crate) fn forget(&mut self, name: &str) {
+        self.rest_claims(name);
         if let Some(rec) = self.nodes.remove(name) {
             self.to_plan.remove(&(rec.seen.created, name.to_owned()));
             self.stuck.remove(&(rec.seen.created, name.to_owned()));

@@ -57,6 +57,8 @@ pub(crate) enum Change {
     Promote { node: String, block: Cidr, grant: Uuid, at: Timestamp },
     /// pending or held → cooling: its Node is gone, or it was one too many.
     Cool { block: Cidr, grant: Uuid, at: Timestamp },
+    /// cooling → cooling, from `at` on: somebody else who used it went.
+    Rest { block: Cidr, grant: Uuid, at: Timestamp },
     /// cooling → free.
     Free { block: Cidr, grant: Uuid },
     /// cooling → pending or held, for the same machine registered again.
@@ -82,6 +84,7 @@ impl Change {
             Self::Take(entry) | Self::Regrant { entry, .. } => entry.block,
             Self::Promote { block, .. }
             | Self::Cool { block, .. }
+            | Self::Rest { block, .. }
             | Self::Free { block, .. }
             | Self::Revive { block, .. } => *block,
         }
@@ -100,6 +103,7 @@ impl Change {
             Self::Take(entry) => verdict(is(entry.grant, &[Pending, Held]), now.is_none()),
             Self::Promote { grant, .. } => verdict(is(*grant, &[Held]), is(*grant, &[Pending])),
             Self::Cool { grant, .. } => verdict(is(*grant, &[Cooling]), is(*grant, &[Pending, Held])),
+            Self::Rest { grant, at, .. } => verdict(now.is_some_and(|e| e.since.0 >= *at), is(*grant, &[Cooling])),
             Self::Free { grant, .. } => verdict(now.is_none(), is(*grant, &[Cooling])),
             Self::Regrant { old, entry } => verdict(is(entry.grant, &[Pending, Held]), is(*old, &[Cooling])),
             Self::Revive { grant, .. } => verdict(is(*grant, &[Held]), is(*grant, &[Cooling])),
@@ -116,7 +120,7 @@ impl Change {
         match self {
             Self::Take(entry) | Self::Regrant { entry, .. } => drop(entries.insert(entry.block, entry.clone())),
             Self::Promote { block, at, .. } | Self::Revive { block, at, .. } => set(block, BlockState::Held, at),
-            Self::Cool { block, at, .. } => set(block, BlockState::Cooling, at),
+            Self::Cool { block, at, .. } | Self::Rest { block, at, .. } => set(block, BlockState::Cooling, at),
             Self::Free { block, .. } => drop(entries.remove(block)),
         }
     }
@@ -295,6 +299,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::jiff::SignedDuration;
 
     fn entry(block: &str, grant: u128, state: BlockState) -> BlockEntry {
         BlockEntry {
@@ -370,6 +375,7 @@ mod tests {
             (Change::Take(new.clone()), [A, V, V, V, V, D]),
             (Change::Promote { node: "n".into(), block, grant, at }, [V, A, D, V, V, V]),
             (Change::Cool { block, grant, at }, [V, A, A, D, V, V]),
+            (Change::Rest { block, grant, at: at + SignedDuration::from_secs(1) }, [V, V, V, A, V, V]),
             (Change::Free { block, grant }, [D, V, V, A, V, V]),
             (Change::Regrant { old: grant, entry: new }, [V, V, V, A, V, D]),
             (Change::Revive { block, grant, at }, [V, V, D, A, V, V]),
