@@ -75,11 +75,7 @@ impl Engine {
                 pages.push(place.page);
             }
         }
-        for page in &pages {
-            self.awaiting.entry(*page).or_default().insert(name.to_owned());
-            self.refresh_page(*page);
-        }
-        !pages.is_empty()
+        self.waits_for(name, &pages)
     }
 
     /// Whether to change it now. Two operators with different views undo each other's changes until one has learned what

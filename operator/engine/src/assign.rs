@@ -271,7 +271,8 @@ impl Engine {
         }
     }
 
-    fn queue_for(&mut self, name: &str, grant: Uuid, place: Place, change: Change) {
+    /// Queues a change that the node waits for.
+    pub(crate) fn queue_for(&mut self, name: &str, grant: Uuid, place: Place, change: Change) {
         if let Some(rec) = self.nodes.get_mut(name) {
             rec.committing.insert(grant);
         }

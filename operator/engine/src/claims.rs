@@ -30,37 +30,24 @@ pub(crate) struct Claims {
     by_cidr: CidrMap<String>,
 }
 
-/// What a change of claims concerns.
-#[derive(Debug, Default)]
-pub(crate) struct Moved {
-    /// No longer claimed by this node.
-    pub gone: Vec<Cidr>,
-    /// Newly claimed by this node.
-    pub new: Vec<Cidr>,
-    /// Other nodes that claim a part of either.
-    pub others: BTreeSet<String>,
-}
-
 impl Claims {
-    /// Records what a node claims, in place of what it claimed.
-    pub fn set(&mut self, name: &str, cidrs: &BTreeSet<Cidr>) -> Moved {
-        let before = if cidrs.is_empty() {
-            self.of.remove(name).unwrap_or_default()
-        } else if self.of.get(name) == Some(cidrs) {
-            return Moved::default();
-        } else {
-            self.of.insert(name.to_owned(), cidrs.clone()).unwrap_or_default()
-        };
-        let gone: Vec<_> = before.difference(cidrs).copied().collect();
-        let new: Vec<_> = cidrs.difference(&before).copied().collect();
-        for cidr in &gone {
-            self.by_cidr.remove(cidr, &name.to_owned());
+    /// Records what a node claims, in place of what it claimed. Returns the CIDRs that it claims newly or no longer.
+    pub fn set(&mut self, name: &str, cidrs: BTreeSet<Cidr>) -> Vec<Cidr> {
+        let before = self.of.get(name).cloned().unwrap_or_default();
+        let moved: Vec<_> = before.symmetric_difference(&cidrs).copied().collect();
+        for cidr in &moved {
+            if before.contains(cidr) {
+                self.by_cidr.remove(cidr, &name.to_owned());
+            } else {
+                self.by_cidr.insert(*cidr, name.to_owned());
+            }
         }
-        for cidr in &new {
-            self.by_cidr.insert(*cidr, name.to_owned());
+        if cidrs.is_empty() {
+            self.of.remove(name);
+        } else if !moved.is_empty() {
+            self.of.insert(name.to_owned(), cidrs);
         }
-        let others = gone.iter().chain(&new).flat_map(|cidr| self.others(name, cidr)).collect();
-        Moved { gone, new, others }
+        moved
     }
 
     /// Other nodes that claim a part of `cidr`.
@@ -102,14 +89,14 @@ impl Engine {
         by_block.into_values().collect()
     }
 
-    /// Takes note of what a node claims. What the ledger does not know of is kept from others at once.
+    /// Takes note of what a node claims: nothing, if it is gone. What the ledger does not know of is kept from others at
+    /// once.
     pub(crate) fn note_claims(&mut self, name: &str) {
         let cidrs = self.claims_of(name).into_iter().map(|claim| claim.cidr).collect();
-        let Moved { gone, new, others } = self.claims.set(name, &cidrs);
-        for cidr in gone.into_iter().chain(new) {
+        for cidr in self.claims.set(name, cidrs) {
             self.keep_or_free(&cidr);
+            self.dirty.extend(self.claims.others(name, &cidr));
         }
-        self.dirty.extend(others);
     }
 
     /// CIDRs were admitted: what is claimed of them is kept from others.
@@ -120,7 +107,7 @@ impl Engine {
         }
     }
 
-    /// The Node is gone. What it claimed and the ledger does not have as its own cools from now on, for its pods too.
+    /// The Node is gone, and still known. What it claimed and the ledger does not have as its own cools from now on, for its pods too.
     pub(crate) fn rest_claims(&mut self, name: &str) {
         let Some(uid) = self.nodes.get(name).map(|rec| rec.seen.uid.clone()) else { return };
         let at = self.now;
@@ -138,15 +125,6 @@ impl Engine {
                 self.ledger.queue(place.page, change);
             }
         }
-    }
-
-    /// What a Node that is gone claimed is no longer claimed.
-    pub(crate) fn drop_claims(&mut self, name: &str) {
-        let Moved { gone, others, .. } = self.claims.set(name, &BTreeSet::new());
-        for cidr in gone {
-            self.keep_or_free(&cidr);
-        }
-        self.dirty.extend(others);
     }
 
     /// Makes the occupancy say of a claimed block what is so. What is claimed in another size than a block's is fenced,
@@ -182,12 +160,12 @@ impl Engine {
     fn irregular(&self, name: &str) -> Contested {
         let Some(rec) = self.nodes.get(name) else { return Contested::new() };
         let uid = rec.seen.uid.as_str();
-        let own = |cidr: &Cidr, grant: Option<Uuid>| {
+        let own = |cidr: &Cidr, grant: Uuid| {
             self.ledger.of(name, uid).any(|(place, entry)| {
-                place.block == *cidr && (entry.state != BlockState::Cooling || grant.is_none_or(|g| g == entry.grant))
+                place.block == *cidr && (entry.state != BlockState::Cooling || entry.grant == grant)
             })
         };
-        let claims = self.claims_of(name).into_iter().map(|claim| (claim.cidr, own(&claim.cidr, Some(claim.grant))));
+        let claims = self.claims_of(name).into_iter().map(|claim| (claim.cidr, own(&claim.cidr, claim.grant)));
         let held = self.ledger.of(name, uid).filter(|(_, entry)| entry.state != BlockState::Cooling);
         let all: BTreeMap<_, _> = claims.chain(held.map(|(place, _)| (place.block, true))).collect();
         let with_others = all.into_iter().map(|(cidr, own)| (cidr, own, self.parties(name, &cidr, own)));
@@ -220,11 +198,7 @@ impl Engine {
             .map(|place| place.page)
             .filter(|page| Some(self.ledger.page(*page).asked_at) <= seen_at)
             .collect();
-        for page in &stale {
-            self.awaiting.entry(*page).or_default().insert(name.to_owned());
-            self.refresh_page(*page);
-        }
-        if !stale.is_empty() {
+        if self.waits_for(name, &stale) {
             return false;
         }
         let old = |party: &&String| self.published.get(*party).is_some_and(|node| !node.live);
@@ -251,10 +225,7 @@ impl Engine {
         }
         let old = old.map(|(grant, _)| grant);
         let change = old.map_or(Change::Take(entry.clone()), |old| Change::Regrant { old, entry });
-        if let Some(rec) = self.nodes.get_mut(name) {
-            rec.committing.insert(claim.grant);
-        }
-        self.ledger.queue(place.page, change);
+        self.queue_for(name, claim.grant, place, change);
         true
     }
 
@@ -286,18 +257,17 @@ impl Engine {
         Some(Place { page, block: *block })
     }
 
+    /// Says what is contested newly.
     fn announce_contest(&mut self, name: &str, contested: &Contested) {
         let Some(rec) = self.nodes.get(name) else { return };
-        let known: BTreeSet<_> = rec.contested.keys().collect();
-        let said = self.published.get(name).is_some_and(|node| {
-            node.conditions.iter().any(|set| set.type_ == condition_type::DISPUTED && set.status == "True")
-        });
-        if said || contested.keys().all(|cidr| known.contains(cidr)) {
+        if contested.keys().all(|cidr| rec.contested.contains_key(cidr)) {
             return;
         }
         let regarding = Regarding::Node { name: name.to_owned(), uid: rec.seen.uid.clone() };
         let Some(message) = contest_message(contested) else { return };
-        self.publish(Note { regarding, warning: true, reason: reason::BLOCK_DISPUTED, message });
+        if !self.says_already(name, condition_type::DISPUTED, "True", &message) {
+            self.publish(Note { regarding, warning: true, reason: reason::BLOCK_DISPUTED, message });
+        }
     }
 }
 

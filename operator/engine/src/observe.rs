@@ -174,7 +174,7 @@ impl Engine {
         self.to_verify.remove(name);
         let concerned = self.index.remove(name);
         self.dirty.extend(concerned);
-        self.drop_claims(name);
+        self.note_claims(name);
         let change = self.mirror_fences.set_node(name, &[]);
         self.refence(&change);
     }

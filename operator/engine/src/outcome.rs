@@ -82,6 +82,15 @@ impl Engine {
         }
     }
 
+    /// Reads these pages again, and then looks at the node again. Whether there are any.
+    pub(crate) fn waits_for(&mut self, name: &str, pages: &[PageId]) -> bool {
+        for page in pages {
+            self.awaiting.entry(*page).or_default().insert(name.to_owned());
+            self.refresh_page(*page);
+        }
+        !pages.is_empty()
+    }
+
     fn page_known(&mut self, id: PageId) {
         let page = self.ledger.page_mut(id);
         page.answered();

@@ -4,7 +4,7 @@
 //! `CADASTRE_SEEDS=<n>` runs so many in place of the usual.
 
 // A test's helpers fail by panicking, as the test does.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod broken;
 mod check;
@@ -14,7 +14,7 @@ mod store;
 mod world;
 
 use broken::Rule;
-use cadastre_api::{IPPool, IPPoolSpec, PoolCidrs};
+use cadastre_api::{AllocatedBlock, BlockState, IPPool, IPPoolSpec, PoolCidrs};
 use cadastre_core::Family;
 use scenario::{Scenario, seeds};
 use world::{Simulation, settings};
@@ -157,6 +157,33 @@ fn each_rule_that_is_broken_on_purpose_is_found() {
         println!("{rule:?}: found by seed {found:?}");
         assert!(found.is_some(), "{rule:?} is broken and 1,000 seeds did not find it");
     }
+}
+
+#[test]
+fn what_a_deleted_node_claimed_of_another_s_block_cools_for_it_too() {
+    let mut simulation = Simulation::new(13, 1, settings(&[Family::V4], "10.0.0.0/20", "fd00::/112"));
+    for name in ["n0", "n1"] {
+        simulation.add_node(name, "");
+    }
+    simulation.settle_for(2);
+    let block = simulation.store.ipam_nodes["n0"].spec.ipam.allocated[0].clone();
+    let mut spec = simulation.store.ipam_nodes["n1"].spec.clone();
+    spec.ipam.allocated.push(AllocatedBlock { grant: uuid::Uuid::from_u128(1), ..block.clone() });
+    simulation.touched.insert(block.cidr, ["n0".to_owned(), "n1".to_owned()].into());
+    simulation.store.upsert("n1", spec);
+    simulation.settle_for(2);
+    let allocated = &simulation.store.ipam_nodes["n1"].spec.ipam.allocated;
+    assert!(allocated.iter().any(|kept| kept.cidr == block.cidr && kept.retiring), "contested: {allocated:?}");
+    // The one that the ledger names goes, and has almost cooled when the other one goes.
+    simulation.delete_node("n0");
+    simulation.settle_for(14);
+    simulation.delete_node("n1");
+    let gone = simulation.now;
+    simulation.settle_for(3);
+    let entries = simulation.store.pages.values().flat_map(|page| &page.spec.entries);
+    let entry = entries.into_iter().find(|entry| entry.block == block.cidr).expect("it is not free yet");
+    assert_eq!(entry.state, BlockState::Cooling);
+    assert!(entry.since.0 >= gone, "{entry:?}");
 }
 
 fn ippool(name: &str, cidr: &str, reserved: &[&str]) -> IPPool {
