@@ -23,6 +23,7 @@ mod metrics;
 mod node_view;
 mod observe;
 mod outcome;
+mod pace;
 mod perform;
 mod plan;
 mod publish;

@@ -1,10 +1,11 @@
 //! Does the engine's effects, many at once, and says exactly once what came of each.
 //!
 //! ```text
-//! effect ─▶ lane: record (16 at once), nodes (64), news (8) ─▶ request ─▶ outcome
+//! effect ─▶ lane: record (16 at once), nodes (40), news (8) ─▶ request ─▶ outcome
 //! ```
 //!
-//! Lanes, so that a commit that a thousand nodes wait for does not wait behind a thousand creations. Nothing is decided
+//! Lanes, so that a commit that a thousand nodes wait for does not wait behind a thousand creations; and while the API
+//! server turns requests away, all but the record go at its pace. Nothing is decided
 //! here: a request is repeated only if the API server turned it away before it did anything (429), or if it only reads.
 //! What has waited too long to be sent is handed back, to be decided anew.
 
@@ -17,6 +18,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::outcome::{Failure, with_causes};
+use crate::pace::{Pace, Sent};
 use crate::requests::{RequestError, Requests};
 
 /// An effect without an answer after this is uncertain. The API server itself gives up on a write after 34 s.
@@ -87,6 +89,7 @@ struct Queue {
 pub struct Performer {
     requests: Requests,
     metrics: Metrics,
+    pace: Pace,
     queues: HashMap<Lane, Queue>,
     /// Which effect each task does, so that one that dies is answered too.
     running: HashMap<Id, (Lane, EffectId)>,
@@ -95,7 +98,14 @@ pub struct Performer {
 
 impl Performer {
     pub fn new(requests: Requests, metrics: Metrics) -> Self {
-        Self { requests, metrics, queues: HashMap::new(), running: HashMap::new(), tasks: JoinSet::new() }
+        Self {
+            requests,
+            metrics,
+            pace: Pace::default(),
+            queues: HashMap::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Does the effect as soon as its lane has room.
@@ -107,14 +117,19 @@ impl Performer {
 
     /// The next outcome. Waits for ever if nothing is under way.
     pub async fn next(&mut self) -> (EffectId, Outcome) {
+        let pace = self.pace.clone();
         loop {
-            match self.tasks.join_next_with_id().await {
-                Some(ended) => {
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => {
                     if let Some(answered) = self.ended(ended) {
                         return answered;
                     }
                 }
-                None => std::future::pending().await,
+                () = pace.eased() => {
+                    for lane in [Lane::Nodes, Lane::News] {
+                        self.fill(lane);
+                    }
+                }
             }
         }
     }
@@ -140,10 +155,11 @@ impl Performer {
 
     fn fill(&mut self, lane: Lane) {
         let Some(queue) = self.queues.get_mut(&lane) else { return };
-        while queue.running < lane.width() {
+        while queue.running < lane.width() && (lane == Lane::Record || queue.running == 0 || self.pace.has_room()) {
             let Some((since, Effect { id, action })) = queue.waiting.pop_front() else { return };
             queue.running += 1;
-            let work = perform(self.requests.clone(), self.metrics.clone(), action, since);
+            let work =
+                perform(self.requests.clone(), self.metrics.clone(), self.pace.send(Instant::now()), action, since);
             self.running.insert(self.tasks.spawn(work).id(), (lane, id));
         }
     }
@@ -162,8 +178,8 @@ impl Performer {
     }
 }
 
-async fn perform(requests: Requests, metrics: Metrics, action: Action, since: Instant) -> Outcome {
-    let outcome = until_answered(&requests, &action, since + STALE).await;
+async fn perform(requests: Requests, metrics: Metrics, first: Sent, action: Action, since: Instant) -> Outcome {
+    let outcome = until_answered(&requests, first, &action, since + STALE).await;
     let name = label(&action);
     let is_record = Lane::of(&action) == Lane::Record;
     match &outcome {
@@ -180,19 +196,29 @@ async fn perform(requests: Requests, metrics: Metrics, action: Action, since: In
     outcome
 }
 
-async fn until_answered(requests: &Requests, action: &Action, stale: Instant) -> Outcome {
-    let mut backoff = Backoff::default();
+async fn until_answered(requests: &Requests, first: Sent, action: &Action, stale: Instant) -> Outcome {
+    let (mut backoff, pace, mut first) = (Backoff::default(), first.pace(), Some(first));
     while Instant::now() < stale {
-        match once(requests, action).await {
-            Ok(answer) => return Outcome::Done(answer),
-            // It was turned away before anything was done, so asking again is the same request.
-            Err(Failure::Busy(wait)) => {
-                let left = stale.saturating_duration_since(Instant::now());
-                tokio::time::sleep((wait + backoff.next()).min(left)).await;
+        let sent = first.take().unwrap_or_else(|| pace.send(Instant::now()));
+        let pause = match once(requests, action).await {
+            Ok(answer) => {
+                sent.answered();
+                return Outcome::Done(answer);
             }
-            Err(Failure::Unknown(_)) if only_reads(action) => tokio::time::sleep(backoff.next()).await,
+            // It was turned away before anything was done, so asking again is the same request. Those that were turned
+            // away together do not come back together.
+            Err(Failure::Busy(wait)) => {
+                sent.turned_away(Instant::now());
+                wait.mul_f64(rand::random_range(1.0..1.5)) + backoff.next()
+            }
+            Err(Failure::Unknown(_)) if only_reads(action) => {
+                drop(sent);
+                backoff.next()
+            }
             Err(failure) => return failure.into_outcome(),
-        }
+        };
+        let left = stale.saturating_duration_since(Instant::now());
+        tokio::time::sleep(pause.min(left)).await;
     }
     Outcome::Refused(GIVEN_UP.to_owned())
 }
