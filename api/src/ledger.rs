@@ -4,15 +4,13 @@
 //! function of the block. Two operators that want the same block write the same page, and the API server lets one win.
 
 use cadastre_core::{Cidr, Family};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
+use crate::entry::BlockEntry;
 use crate::schema::{BlockSchema, FamilySchema};
 
-/// Blocks of a page: an object of 64 entries is about 13 KB. The API server's cost of a write grows with the page, and a burst
+/// Blocks of a page: an object of 64 entries is about 10 KB. The API server's cost of a write grows with the page, and a burst
 /// writes each page a few times: pages of 256 cost it more in all (measured with `make bench-bringup`).
 pub const PAGE_BLOCKS: u32 = 64;
 
@@ -71,42 +69,4 @@ pub struct IPAMLedgerSpec {
     /// Every block of the range that is not free, in order.
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<BlockEntry>,
-}
-
-/// One block that is not free.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BlockEntry {
-    /// The block. No CEL here: 64 of them in each write would cost the API server more than they protect.
-    #[schemars(with = "String", length(max = 43))]
-    pub block: Cidr,
-    /// Name of the node.
-    #[schemars(length(max = 253))]
-    pub node: String,
-    /// UID of the Node object.
-    #[schemars(length(max = 64))]
-    pub uid: String,
-    /// What tells that the same machine registered again (`status.nodeInfo.systemUUID`, else machineID); empty if unknown.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 64))]
-    pub machine: String,
-    /// This assignment. Drawn at random, never used twice.
-    #[schemars(with = "String", length(max = 36))]
-    pub grant: Uuid,
-    /// How far it is.
-    pub state: BlockState,
-    /// Since when it is in this state.
-    pub since: Time,
-}
-
-/// Life of a block that is not free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockState {
-    /// Committed, but the node's other family is not yet: not published.
-    Pending,
-    /// The node may use it.
-    Held,
-    /// Its Node is gone; not to be given to another yet.
-    Cooling,
 }

@@ -15,6 +15,7 @@
 
 mod conditions;
 mod config;
+mod entry;
 mod ledger;
 mod mode;
 mod node;
@@ -26,7 +27,8 @@ use kube::CustomResourceExt;
 
 pub use conditions::{condition, condition_type, reason, set_condition};
 pub use config::{AdmittedCidr, CONFIG_NAME, IPAMConfig, IPAMConfigSpec, IPAMConfigStatus};
-pub use ledger::{BlockEntry, BlockState, IPAMLedger, IPAMLedgerSpec, PAGE_BLOCKS};
+pub use entry::{BlockEntry, BlockState, EntryError};
+pub use ledger::{IPAMLedger, IPAMLedgerSpec, PAGE_BLOCKS};
 pub use mode::Mode;
 pub use node::{
     AllocatedBlock, FamilyHealth, Health, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeIpam, NodeIpamStatus,

@@ -24,7 +24,7 @@ const PLACEHOLDERS: [&str; 8] = [
 /// A UUID that some boards of one maker all carry, in the two byte orders it is seen in.
 const SHARED_UUIDS: [&str; 2] = ["03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009"];
 
-/// What fits into an entry of the ledger. A systemUUID has 36 characters, a machineID 32.
+/// What fits into an entry of the ledger, whose words are set apart by spaces. A systemUUID has 36 characters, a machineID 32.
 const LONGEST_ID: usize = 64;
 
 /// Which nodes are given blocks. The same labels for every part of the process.
@@ -150,7 +150,8 @@ fn identifies(id: &str) -> bool {
     let mut digits = id.chars().filter(char::is_ascii_alphanumeric);
     // All zeros, all ones: one digit over and over.
     let uniform = digits.next().is_none_or(|first| digits.all(|digit| digit == first));
-    !uniform && id.len() <= LONGEST_ID && !PLACEHOLDERS.contains(&id) && !SHARED_UUIDS.contains(&id)
+    let fits = id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
+    !uniform && fits && !PLACEHOLDERS.contains(&id) && !SHARED_UUIDS.contains(&id)
 }
 
 #[cfg(test)]
@@ -219,6 +220,7 @@ mod tests {
             "To Be Filled By O.E.M.",
             "unknown",
             "03000200-0400-0500-0006-000700080009",
+            "Board 7 of 12",
         ] {
             assert_eq!(id(placeholder, "abc1"), "abc1", "{placeholder:?}");
             assert_eq!(id(placeholder, ""), "", "{placeholder:?}");
