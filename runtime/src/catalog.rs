@@ -1,5 +1,7 @@
 //! The metrics of a process with what people are told of each, so that the table in the documentation is the registry's.
 
+use std::path::Path;
+
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
@@ -47,10 +49,21 @@ impl Catalog {
     }
 
     /// All of them as a table in Markdown.
-    #[must_use]
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let head = ["| name | type | labels | meaning |", "|---|---|---|---|"].map(str::to_owned);
         [&head[..], &self.rows, &[String::new()]].concat().join("\n")
+    }
+
+    /// Whether the document at `path` has this table between its lines `<!-- begin PREFIX -->` and `<!-- end PREFIX -->`.
+    /// For a test; `UPDATE=1`, which `make generate` sets, writes it there first.
+    pub fn is_documented(&self, path: &Path) -> std::io::Result<bool> {
+        let document = std::fs::read_to_string(path)?;
+        let Some(right) = with_table(&document, self.prefix, &self.table()) else { return Ok(false) };
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &right)?;
+            return Ok(true);
+        }
+        Ok(document == right)
     }
 
     /// For the server.
@@ -62,8 +75,7 @@ impl Catalog {
 
 /// `document` with `table` between its lines `<!-- begin NAME -->` and `<!-- end NAME -->`; `None` if it has no such
 /// lines.
-#[must_use]
-pub fn with_table(document: &str, name: &str, table: &str) -> Option<String> {
+fn with_table(document: &str, name: &str, table: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
     let (before, rest) = document.split_once(&begin)?;
     let (_, after) = rest.split_once(&end)?;

@@ -23,7 +23,7 @@ mod settings;
 mod shutdown;
 
 pub use api_requests::ApiRequests;
-pub use catalog::{Catalog, with_table};
+pub use catalog::Catalog;
 pub use causes::with_causes;
 pub use client::{ClientError, client, counted_client};
 pub use generated::{GenerateError, crds_yaml, values_schema};

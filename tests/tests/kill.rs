@@ -80,8 +80,9 @@ async fn kill_at_each_write(fault: Fault) -> Result<()> {
         tried.insert(point);
     }
     println!("{fault:?}: killed at {} writes: {killed:?}", killed.values().sum::<usize>());
-    // How many writes there are depends on what came together, but each kind was killed at.
-    ensure!(KINDS.iter().all(|kind| killed.contains_key(*kind)), "not reached again: {absent:?}");
+    // How many writes there are depends on what came together, but each kind was killed at, and nearly each write.
+    let most = KINDS.iter().all(|kind| killed.contains_key(*kind)) && absent.len() * 4 <= tried.len();
+    ensure!(most, "of {} writes, these were not reached again: {absent:?}", tried.len());
     Ok(())
 }
 

@@ -106,10 +106,7 @@ impl Engine {
         let mode = self.mode()?;
         let mut allocated = match (self.is_live(), self.planner.as_ref()?) {
             // Until everything was read, what is published stays as it is.
-            (false, _) => {
-                let of_this_node = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
-                of_this_node.map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default()
-            }
+            (false, _) => self.published_of(name).map(|node| node.spec.ipam.allocated.clone()).unwrap_or_default(),
             (true, Planner::Kubernetes(_)) => {
                 if !rec.mirrored.is_empty() && !self.config.as_ref()?.status.as_ref()?.in_use {
                     return None;
@@ -150,10 +147,9 @@ impl Engine {
     /// Held blocks beyond one of each family that the node may be using: they stay until its agent promises them away, and
     /// nothing new is allocated in them.
     fn kept(&self, name: &str) -> Vec<AllocatedBlock> {
-        let (chosen, published) = (self.chosen(name), self.published.get(name));
+        let (chosen, published) = (self.chosen(name), self.published_of(name));
         let may_use = |entry: &BlockEntry| {
-            let of_this_node = published.filter(|node| node.spec.node_uid == entry.uid);
-            entry.state == BlockState::Held && of_this_node.is_some_and(|node| node.may_use(&entry.block, entry.grant))
+            entry.state == BlockState::Held && published.is_some_and(|node| node.may_use(&entry.block, entry.grant))
         };
         let surplus = self.holds(name).filter(|(place, _)| !chosen.values().any(|kept| kept.cidr == place.block));
         let kept = surplus.filter(|(_, entry)| may_use(entry));

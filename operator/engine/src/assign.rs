@@ -48,9 +48,8 @@ impl Engine {
     /// Whether this very Node has a block, or is about to.
     pub(crate) fn has_blocks(&self, name: &str) -> bool {
         let Some(rec) = self.nodes.get(name) else { return false };
-        let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
         !rec.mirrored.is_empty()
-            || published.is_some_and(|node| !node.spec.ipam.allocated.is_empty())
+            || self.published_of(name).is_some_and(|node| !node.spec.ipam.allocated.is_empty())
             || self.ledger.of(name, &rec.seen.uid).any(|(_, entry)| entry.state != BlockState::Cooling)
             || !self.claims_of(name).is_empty()
     }
@@ -115,10 +114,7 @@ impl Engine {
     /// An operator with an older view may have shed a block that another had published by then. What this very node may be
     /// using is held, so it is made so again.
     fn revive_published(&mut self, name: &str) {
-        let (Some(rec), Some(published)) = (self.nodes.get(name), self.published.get(name)) else { return };
-        if published.spec.node_uid != rec.seen.uid {
-            return;
-        }
+        let (Some(rec), Some(published)) = (self.nodes.get(name), self.published_of(name)) else { return };
         let shed =
             |entry: &BlockEntry| entry.state == BlockState::Cooling && published.may_use(&entry.block, entry.grant);
         let entries = self.ledger.of(name, &rec.seen.uid).filter(|(_, entry)| shed(entry));

@@ -72,10 +72,7 @@ impl Engine {
     /// What the `IPAMNode` of this very Node says it may use, and what its agent says it holds, but for what the agent
     /// promised away.
     pub(crate) fn claims_of(&self, name: &str) -> Vec<AllocatedBlock> {
-        let Some(rec) = self.nodes.get(name) else { return Vec::new() };
-        let Some(published) = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid) else {
-            return Vec::new();
-        };
+        let Some(published) = self.published_of(name) else { return Vec::new() };
         let held = published.held.iter().flatten().map(|held| AllocatedBlock {
             pool: DEFAULT_POOL.to_owned(),
             family: held.cidr.family(),

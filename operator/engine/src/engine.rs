@@ -299,11 +299,15 @@ impl Engine {
         self.emit(Flight::Unanswered, Action::Publish(note));
     }
 
+    /// The `IPAMNode` of this very Node, and not of another of its name.
+    pub(crate) fn published_of(&self, name: &str) -> Option<&Published> {
+        let rec = self.nodes.get(name)?;
+        self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid)
+    }
+
     /// Whether the `IPAMNode` of this very Node has this condition already: an operator before this one said so.
     pub(crate) fn says_already(&self, name: &str, kind: &str, status: &str, message: &str) -> bool {
-        let uid = self.nodes.get(name).map(|rec| &rec.seen.uid);
-        let published = self.published.get(name).filter(|node| Some(&node.spec.node_uid) == uid);
-        published.is_some_and(|node| {
+        self.published_of(name).is_some_and(|node| {
             node.conditions.iter().any(|old| old.type_ == kind && old.status == status && old.message == message)
         })
     }

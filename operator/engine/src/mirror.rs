@@ -49,10 +49,8 @@ impl Engine {
     /// Published blocks of a family that was disabled since: pods may be using them, so they stay, and nothing new is
     /// allocated in them.
     fn disabled(&self, name: &str) -> Vec<AllocatedBlock> {
-        let Some(rec) = self.nodes.get(name) else { return Vec::new() };
         let enabled = self.planner.as_ref().map(|planner| planner.enabled().to_vec()).unwrap_or_default();
-        let published = self.published.get(name).filter(|node| node.spec.node_uid == rec.seen.uid);
-        let blocks = published.into_iter().flat_map(|node| &node.spec.ipam.allocated);
+        let blocks = self.published_of(name).into_iter().flat_map(|node| &node.spec.ipam.allocated);
         let disabled = blocks.filter(|block| !enabled.contains(&block.family)).cloned();
         disabled.map(|block| AllocatedBlock { retiring: true, ..block }).collect()
     }

@@ -31,13 +31,10 @@ impl Engine {
 
     /// `trusting`: what was said before the start counts too.
     fn everybody_reported(&self, trusting: bool) -> bool {
-        let reported = |name: &String, uid: &str| {
-            let of_this_node = self.published.get(name).filter(|node| node.spec.node_uid == uid);
-            of_this_node.is_some_and(|node| node.held.is_some() && (trusting || node.seen_at > STARTED))
+        let reported = |name: &str| {
+            self.published_of(name).is_some_and(|node| node.held.is_some() && (trusting || node.seen_at > STARTED))
         };
-        self.nodes
-            .iter()
-            .filter(|(_, rec)| rec.seen.ready && !rec.seen.excluded)
-            .all(|(name, rec)| reported(name, &rec.seen.uid))
+        let ready = self.nodes.iter().filter(|(_, rec)| rec.seen.ready && !rec.seen.excluded);
+        ready.map(|(name, _)| &**name).all(reported)
     }
 }
