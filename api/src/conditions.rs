@@ -62,6 +62,12 @@ pub mod reason {
     pub const NOTHING_FENCED: &str = "NothingFenced";
     /// A cooling block was given out early, because nothing else was free.
     pub const COOLING_CUT_SHORT: &str = "CoolingCutShort";
+    /// The `IPAMNode` of an earlier Node is being deleted and does not go.
+    pub const DELETION_HELD: &str = "DeletionHeld";
+    /// The ledger cannot be written.
+    pub const LEDGER_NOT_WRITTEN: &str = "LedgerNotWritten";
+    /// A page of the ledger cannot be understood.
+    pub const LEDGER_UNREADABLE: &str = "LedgerUnreadable";
 }
 
 /// A condition of `kind` that begins to hold `now`.

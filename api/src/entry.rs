@@ -53,9 +53,11 @@ enum Why {
     Block(#[from] CidrError),
     #[error("its state is none of pending, held and cooling")]
     State,
+    #[error("its node is no name of a Node")]
+    Node,
     #[error("it lacks {0}")]
     Lacks(&'static str),
-    #[error("since= is no time")]
+    #[error("since= is no time such as 2026-11-21T18:00:00Z")]
     Since,
     #[error("grant= is no UUID")]
     Grant,
@@ -111,11 +113,19 @@ fn read(line: &str) -> Result<BlockEntry, Why> {
     let state = words.next().unwrap_or_default();
     let state = BlockState::ALL.into_iter().find(|known| known.name() == state).ok_or(Why::State)?;
     let node = words.next().filter(|node| !node.is_empty()).ok_or(Why::Lacks("a node"))?.to_owned();
+    let is_of_names = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    if !node.bytes().all(is_of_names) {
+        return Err(Why::Node);
+    }
     let mut field = |name| {
         let value = words.next().and_then(|word| word.strip_prefix(name));
         value.filter(|value| !value.is_empty())
     };
-    let since: Timestamp = field("since=").ok_or(Why::Lacks("since="))?.parse().map_err(|_| Why::Since)?;
+    let written = field("since=").ok_or(Why::Lacks("since="))?;
+    let since: Timestamp = written.parse().map_err(|_| Why::Since)?;
+    if since.strftime(SINCE).to_string() != written {
+        return Err(Why::Since);
+    }
     let uid = field("uid=").ok_or(Why::Lacks("uid="))?.to_owned();
     let grant = field("grant=").ok_or(Why::Lacks("grant="))?.parse().map_err(|_| Why::Grant)?;
     let machine = match words.next() {
@@ -157,7 +167,11 @@ impl JsonSchema for BlockEntry {
             "description": "Block, state, node; since when, UID of the Node, the assignment, and the machine if known.",
             // A block of 43 characters, a name of 253, UID and machine of 64 each, and the rest of fixed length.
             "maxLength": 540,
-            "pattern": "^[0-9a-f:.]+/[0-9]+ (pending|held|cooling) [^ ]+ since=[^ ]+ uid=[^ ]+ grant=[0-9a-f-]+( machine=[^ ]+)?$",
+            "pattern": concat!(
+                "^[0-9a-f:.]+/[0-9]{1,3} (pending|held|cooling) [a-z0-9.-]+",
+                " since=[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z uid=[^ ]+",
+                " grant=[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}( machine=[^ ]+)?$",
+            ),
         })
     }
 }
@@ -189,9 +203,12 @@ mod tests {
         assert!(why("").starts_with(r#"entry of the ledger "": "" has no prefix length"#));
         for (from, to, expected) in [
             (" held", " taken", "its state is none of pending, held and cooling"),
-            (" held node-3", " held", "it lacks since="),
+            (" held node-3", " held", "its node is no name of a Node"),
+            ("since=", "at=", "it lacks since="),
             ("node-3", "", "it lacks a node"),
-            ("2026", "yesterday", "since= is no time"),
+            ("2026", "yesterday", "since= is no time such as 2026-11-21T18:00:00Z"),
+            ("2026", "-002026", "since= is no time such as 2026-11-21T18:00:00Z"),
+            ("node-3", "../n?x=y", "its node is no name of a Node"),
             ("uid=u-1", "uid=", "it lacks uid="),
             ("=00000000", "=x", "grant= is no UUID"),
             ("grant=", "", "it lacks grant="),

@@ -67,6 +67,6 @@ pub struct IPAMLedgerSpec {
     #[serde(default)]
     pub free: u32,
     /// Every block of the range that is not free, in order.
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = PAGE_BLOCKS), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<BlockEntry>,
 }

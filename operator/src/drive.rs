@@ -103,6 +103,7 @@ impl Driver {
         if report.phase != Phase::Starting {
             self.health.refusals(Ok(&report.refusals));
         }
+        self.health.ledger(report.ledger.as_deref());
         self.metrics.report(&report);
         self.metrics.count(&self.engine.take_counters());
         self.metrics.served(self.engine.take_latencies());

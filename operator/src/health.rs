@@ -14,6 +14,8 @@ use crate::watch::WatchError;
 
 /// Check of the engine's phase, and of an operator that does not lead.
 const ENGINE: &str = "engine";
+/// Check of the ledger's being written.
+const LEDGER: &str = "ledger";
 /// Check of the configuration's being readable.
 const RECORDED: &str = "recorded-config";
 
@@ -87,6 +89,15 @@ impl Health {
             Phase::Live => Ok(()),
         };
         self.readiness.set(ENGINE, outcome);
+    }
+
+    /// What is wrong with the ledger, if anything is.
+    pub fn ledger(&self, trouble: Option<&str>) {
+        let failing = trouble.map(|why| (LEDGER, why.to_owned()));
+        if let Some(failing) = failing.as_ref().filter(|failing| !self.readiness.failing().contains(failing)) {
+            tracing::warn!(error = failing.1, "the ledger");
+        }
+        self.readiness.set(LEDGER, failing.map_or(Ok(()), |(_, why)| Err(why)));
     }
 
     /// Another operator leads, and this one is ready to follow it.

@@ -21,10 +21,12 @@ use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::lean::{Lean, Parts};
 use crate::node_view::{NodeView, Selector};
 use crate::outcome::with_causes;
+use crate::requests::LEDGER_PAGES_A_PAGE;
 use crate::service_cidrs::{ServiceCidrView, ServiceCidrs};
 use crate::watch::{Change, Watch, WatchError, Watched};
 
@@ -32,8 +34,6 @@ use crate::watch::{Change, Watch, WatchError, Watched};
 const NODES_A_PAGE: u32 = 100;
 /// Our small objects, about 2 KB each.
 const OBJECTS_A_PAGE: u32 = 500;
-/// Full ones are 50 KB each.
-const LEDGER_PAGES_A_PAGE: u32 = 40;
 
 impl Watched for NodeView {
     fn metadata(&self) -> &ObjectMeta {
@@ -171,13 +171,20 @@ async fn try_first<V: Watched, T>(
 
 /// The ledger is the authority: while a page of it cannot be read, nothing may be decided.
 async fn every_page(watch: &mut Watch<Lean<IPAMLedger>>, patience: &Patience) -> Result<Vec<IPAMLedger>, WatchError> {
+    // The watch's own starts over with each list that succeeds.
+    let mut backoff = Backoff::default();
     loop {
-        let pages = first(watch, patience, Some).await?;
-        match pages.into_iter().map(Lean::into_object).collect() {
-            Ok(pages) => return Ok(pages),
-            Err(error) => patience.judge(watch.kind(), Err(WatchError::from(error)))?,
+        let objects = try_first(watch, &mut Some).await;
+        let pages = objects.and_then(|all| Ok(all.into_iter().map(Lean::into_object).collect::<Result<_, _>>()?));
+        match pages {
+            Ok(pages) => {
+                patience.judge(watch.kind(), Ok(()))?;
+                return Ok(pages);
+            }
+            Err(error) => patience.judge(watch.kind(), Err(error))?,
         }
         watch.pause().await;
+        tokio::time::sleep(backoff.next()).await;
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Failure {
     NotFound,
     /// Understood, and will not be done.
     Refused(String),
+    /// It was read, and cannot be understood.
+    Unreadable(String),
     /// Turned away before anything was done.
     Busy(Duration),
     /// Nobody knows whether it was done.
@@ -66,6 +68,7 @@ impl Failure {
             Self::Conflict => Outcome::Conflict,
             Self::NotFound => Outcome::NotFound,
             Self::Refused(message) => Outcome::Refused(message),
+            Self::Unreadable(message) => Outcome::Unreadable(message),
             Self::Busy(_) => Outcome::Refused("the API server is overloaded (429)".to_owned()),
             Self::Unknown(message) => Outcome::Uncertain(message),
         }

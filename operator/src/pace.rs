@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Requests at once at the least.
 const NARROWEST: usize = 2;
+/// Requests at once beyond which nothing is learnt: all lanes together send no more.
+const WIDEST: usize = 64;
 /// After as many answers for each request at once, one more is tried.
 const PATIENCE: usize = 4;
 
@@ -18,8 +21,8 @@ pub struct Pace(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Something was turned away: while it waits, others may be tried.
-    turned_away: Notify,
+    /// A request came to its end.
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -54,9 +57,20 @@ impl Pace {
         state.width.is_none_or(|width| state.sent < width)
     }
 
-    /// There may be room that there was not.
-    pub async fn eased(&self) {
-        self.0.turned_away.notified().await;
+    /// Waits for a request to come to its end, from this call on and not from when it is polled.
+    pub fn freed(&self) -> Notified<'_> {
+        self.0.freed.notified()
+    }
+
+    /// Waits until one more is to be sent.
+    pub async fn room(&self) {
+        loop {
+            let freed = self.freed();
+            if self.has_room() {
+                return;
+            }
+            freed.await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,13 +88,12 @@ impl Sent {
         let mut state = self.pace.state();
         state.answered += 1;
         if let Some(width) = state.width.filter(|width| state.answered >= width * PATIENCE) {
-            (state.width, state.answered) = (Some(width + 1), 0);
+            (state.width, state.answered) = (Some((width + 1).min(WIDEST)), 0);
         }
     }
 
     /// It was answered with 429, which came in at `now`.
     pub fn turned_away(self, now: Instant) {
-        self.pace.0.turned_away.notify_one();
         let mut state = self.pace.state();
         if state.halved.is_some_and(|halved| self.at < halved) {
             return;
@@ -93,12 +106,15 @@ impl Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         self.pace.state().sent -= 1;
+        self.pace.0.freed.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -135,13 +151,24 @@ mod tests {
         assert_eq!(room(&pace), NARROWEST);
         pace.send(start).answered();
         assert_eq!(room(&pace), NARROWEST + 1);
+        for _ in 0..10_000 {
+            pace.send(start).answered();
+        }
+        assert_eq!(room(&pace), WIDEST);
     }
 
-    #[test]
-    fn what_waits_to_be_sent_again_takes_no_room() {
+    #[tokio::test]
+    async fn whoever_waits_for_room_goes_on_when_a_request_ends() {
         let pace = Pace::default();
-        let sent = pace.send(Instant::now());
-        sent.turned_away(Instant::now());
-        assert_eq!(room(&pace), NARROWEST);
+        pace.send(Instant::now()).turned_away(Instant::now());
+        let mut sent: Vec<_> = (0..NARROWEST).map(|_| pace.send(Instant::now())).collect();
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        sent.pop();
+        timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     }
 }

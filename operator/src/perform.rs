@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cadastre_engine::{Action, Answer, Effect, EffectId, Outcome};
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout_at;
 
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -42,8 +43,8 @@ enum Lane {
 }
 
 impl Lane {
-    /// Requests at once. With 64 creations under way an API server on two cores was as busy as with more, and each is a
-    /// connection, since kube speaks HTTP/1.
+    /// Requests at once. An API server on two cores is no faster with more creations under way than 24, one that is
+    /// slower to write is; each is a connection, since kube speaks HTTP/1.
     const fn width(self) -> usize {
         match self {
             Self::Record => 16,
@@ -92,7 +93,9 @@ pub struct Performer {
     pace: Pace,
     queues: HashMap<Lane, Queue>,
     /// Which effect each task does, so that one that dies is answered too.
-    running: HashMap<Id, (Lane, EffectId)>,
+    running: HashMap<Id, (Lane, EffectId, &'static str)>,
+    /// When something was last said of each kind of effect.
+    said: HashMap<&'static str, Instant>,
     tasks: JoinSet<Outcome>,
 }
 
@@ -104,6 +107,7 @@ impl Performer {
             pace: Pace::default(),
             queues: HashMap::new(),
             running: HashMap::new(),
+            said: HashMap::new(),
             tasks: JoinSet::new(),
         }
     }
@@ -119,17 +123,17 @@ impl Performer {
     pub async fn next(&mut self) -> (EffectId, Outcome) {
         let pace = self.pace.clone();
         loop {
+            let freed = pace.freed();
+            for lane in [Lane::Nodes, Lane::News] {
+                self.fill(lane);
+            }
             tokio::select! {
                 Some(ended) = self.tasks.join_next_with_id() => {
                     if let Some(answered) = self.ended(ended) {
                         return answered;
                     }
                 }
-                () = pace.eased() => {
-                    for lane in [Lane::Nodes, Lane::News] {
-                        self.fill(lane);
-                    }
-                }
+                () = freed => {}
             }
         }
     }
@@ -158,9 +162,26 @@ impl Performer {
         while queue.running < lane.width() && (lane == Lane::Record || queue.running == 0 || self.pace.has_room()) {
             let Some((since, Effect { id, action })) = queue.waiting.pop_front() else { return };
             queue.running += 1;
-            let work =
-                perform(self.requests.clone(), self.metrics.clone(), self.pace.send(Instant::now()), action, since);
-            self.running.insert(self.tasks.spawn(work).id(), (lane, id));
+            // Counted from here: the task starts later, and others are looked at before.
+            let first = self.pace.send(Instant::now());
+            let name = label(&action);
+            let work = perform(self.requests.clone(), self.metrics.clone(), first, action, since);
+            self.running.insert(self.tasks.spawn(work).id(), (lane, id, name));
+        }
+    }
+
+    fn log(&mut self, name: &'static str, outcome: &Outcome) {
+        let (said, why) = match outcome {
+            Outcome::Uncertain(why) => ("uncertain", why),
+            Outcome::Refused(why) => ("refused", why),
+            Outcome::Unreadable(why) => ("unreadable", why),
+            Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => return,
+        };
+        if self.said.get(name).is_some_and(|at| at.elapsed() < SAID_FOR) {
+            tracing::debug!(action = name, %why, "{said}");
+        } else {
+            self.said.insert(name, Instant::now());
+            tracing::warn!(action = name, %why, "{said}");
         }
     }
 
@@ -169,7 +190,8 @@ impl Performer {
             Ok(ended) => ended,
             Err(died) => (died.id(), Outcome::Uncertain(format!("the request was cut off: {died}"))),
         };
-        let (lane, id) = self.running.remove(&task)?;
+        let (lane, id, name) = self.running.remove(&task)?;
+        self.log(name, &outcome);
         if let Some(queue) = self.queues.get_mut(&lane) {
             queue.running -= 1;
         }
@@ -178,20 +200,13 @@ impl Performer {
     }
 }
 
+/// Of one kind of effect, something is said once in this time: there may be thousands, and metrics count them.
+const SAID_FOR: Duration = Duration::from_secs(30);
+
 async fn perform(requests: Requests, metrics: Metrics, first: Sent, action: Action, since: Instant) -> Outcome {
     let outcome = until_answered(&requests, first, &action, since + STALE).await;
-    let name = label(&action);
-    let is_record = Lane::of(&action) == Lane::Record;
-    match &outcome {
-        // There may be thousands, while the API server is away. Metrics count them.
-        Outcome::Uncertain(why) if !is_record => tracing::debug!(action = name, %why, "uncertain"),
-        Outcome::Refused(why) if !is_record && why == GIVEN_UP => tracing::debug!(action = name, %why, "refused"),
-        Outcome::Uncertain(why) => tracing::warn!(action = name, %why, "uncertain"),
-        Outcome::Refused(why) => tracing::warn!(action = name, %why, "refused"),
-        Outcome::Done(_) if matches!(action, Action::CreatePage(_) | Action::ReplacePage(_)) => {
-            metrics.committed(since.elapsed());
-        }
-        Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => {}
+    if let (Outcome::Done(_), Action::CreatePage(_) | Action::ReplacePage(_)) = (&outcome, &action) {
+        metrics.committed(since.elapsed());
     }
     outcome
 }
@@ -199,7 +214,14 @@ async fn perform(requests: Requests, metrics: Metrics, first: Sent, action: Acti
 async fn until_answered(requests: &Requests, first: Sent, action: &Action, stale: Instant) -> Outcome {
     let (mut backoff, pace, mut first) = (Backoff::default(), first.pace(), Some(first));
     while Instant::now() < stale {
-        let sent = first.take().unwrap_or_else(|| pace.send(Instant::now()));
+        let sent = if let Some(first) = first.take() {
+            first
+        } else {
+            if Lane::of(action) != Lane::Record && timeout_at(stale.into(), pace.room()).await.is_err() {
+                break;
+            }
+            pace.send(Instant::now())
+        };
         let pause = match once(requests, action).await {
             Ok(answer) => {
                 sent.answered();
@@ -226,7 +248,7 @@ async fn until_answered(requests: &Requests, first: Sent, action: &Action, stale
 async fn once(requests: &Requests, action: &Action) -> Result<Answer, Failure> {
     match tokio::time::timeout(TIMEOUT, requests.send(action)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(RequestError::Unreadable(error))) if only_reads(action) => Err(Failure::Refused(with_causes(&error))),
+        Ok(Err(RequestError::Unreadable(error))) if only_reads(action) => Err(Failure::Unreadable(with_causes(&error))),
         // It was written, and what came of it cannot be read.
         Ok(Err(RequestError::Unreadable(error))) => Err(Failure::Unknown(with_causes(&error))),
         Ok(Err(RequestError::Kube(error))) => Err(Failure::of(&error, has_tests(action))),

@@ -8,7 +8,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Request;
+use kube::core::{Request, TypeMeta};
 use kube::{Client, Resource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,8 @@ use crate::lean::{Lean, Parts, Unreadable};
 use crate::node_view::{NodeView, Selector};
 use crate::publish;
 
-/// Pages of the ledger in one answer of a list.
-const LEDGER_PAGES_A_PAGE: u32 = 40;
+/// Pages of the ledger in one answer of a list. Full ones are 12 KB each.
+pub const LEDGER_PAGES_A_PAGE: u32 = 80;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ impl Requests {
             Action::PatchIpamNode { name, uid, generation, spec } => {
                 self.patch_spec::<IPAMNode, IPAMNodeSpec>(name, uid, *generation, spec).await.map(node_answer)
             }
-            Action::DeleteIpamNode { name, uid } => self.delete::<IPAMNode>(name, uid).await.map(nothing),
+            Action::DeleteIpamNode { name, uid } => self.delete::<IPAMNode>(name, uid).await.map(still_there),
             Action::GetIpamNode { name } => self.get(name).await.map(node_answer),
             Action::GetNode { name } => self.node(name).await,
             Action::SetIpamNodeConditions { name, conditions } => {
@@ -121,10 +121,17 @@ impl Requests {
         }
     }
 
-    async fn delete<K: Parts>(&self, name: &str, uid: &str) -> Result<IgnoredAny, RequestError> {
+    /// The object if finalizers hold it, else nothing: it is gone.
+    async fn delete<K: Parts>(&self, name: &str, uid: &str) -> Result<Option<K>, RequestError> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        self.ask(path::<K>().delete(name, &params)).await
+        let request = path::<K>().delete(name, &params).map_err(kube::Error::BuildRequest)?;
+        let answer = self.client.request_text(request).await?;
+        let kind = serde_json::from_str::<TypeMeta>(&answer).map_err(kube::Error::SerdeError)?.kind;
+        if kind != K::kind(&()) {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str::<Lean<K>>(&answer).map_err(kube::Error::SerdeError)?.into_object()?))
     }
 
     async fn patch_pool(&self, pool: &IPPool) -> Result<IPPool, RequestError> {
@@ -207,6 +214,10 @@ fn page_answer(page: IPAMLedger) -> Answer {
 
 fn node_answer(node: IPAMNode) -> Answer {
     Answer::IpamNode(Box::new(node))
+}
+
+fn still_there(node: Option<IPAMNode>) -> Answer {
+    node.map_or(Answer::Nothing, node_answer)
 }
 
 /// The watch tells the engine what it became.

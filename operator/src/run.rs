@@ -10,6 +10,7 @@ use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::backoff::Backoff;
 use crate::drive::{Driver, Pulse, QUEUE};
 use crate::election::Election;
 use crate::forecast::Forecast;
@@ -135,11 +136,17 @@ impl Process {
     /// first: only this process knows of that, so it must not end.
     async fn lead(mut self) -> Result<(), RunError> {
         self.metrics.leads(true);
+        // Whatever makes it start over, it does not do so all the time.
+        let mut backoff = Backoff::default();
         let ended = loop {
             match self.lead_on().await {
                 Err(RunError::Unfounded(why)) => {
                     tracing::warn!(why = with_causes(&*why), "starting over, and hearing every agent first");
                     self.settings.recover = true;
+                    tokio::select! {
+                        () = self.shutdown.requested() => break Ok(()),
+                        () = tokio::time::sleep(backoff.next()) => {}
+                    }
                 }
                 ended => break ended,
             }

@@ -33,8 +33,11 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const PUT_OFF: usize = 5;
 /// However long somebody on the way asks to be left alone. The API server itself asks for 32 s at most.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// The API server ends a watch after this; client-go asks for 5 to 10 minutes.
-const WATCH_SECONDS: u32 = 290;
+/// The API server ends a watch after this. Less than the client's patience with a silent connection (90 s): of a kind that
+/// never changed since its own start the API server sends no bookmarks.
+const WATCH_SECONDS: u32 = 80;
+/// A watch that lived that much less came to its end all the same: its time began before we heard of it.
+const WATCH_SLACK: Duration = Duration::from_secs(5);
 /// An answer of a list may have: what it costs in memory while it is read. The API server answers few large pages faster
 /// than many small ones.
 const PAGE_BYTES: usize = 1 << 20;
@@ -215,7 +218,7 @@ impl<V: Watched> Watch<V> {
         if let Ok(Some(event)) = tokio::time::timeout(life + WATCH_GRACE, stream.next()).await {
             return self.take(event);
         }
-        (self.stream, self.suspect) = (None, begun.elapsed() < life);
+        (self.stream, self.suspect) = (None, begun.elapsed() + WATCH_SLACK < life);
         Ok(())
     }
 

@@ -54,9 +54,9 @@ impl Catalog {
         [&head[..], &self.rows, &[String::new()]].concat().join("\n")
     }
 
-    /// Whether the document at `path` has this table between its lines `<!-- begin PREFIX -->` and `<!-- end PREFIX -->`.
-    /// For a test; `UPDATE=1`, which `make generate` sets, writes it there first.
-    pub fn is_documented(&self, path: &Path) -> std::io::Result<bool> {
+    /// For a test: whether the document at `path` has this table between its lines `<!-- begin PREFIX -->` and
+    /// `<!-- end PREFIX -->`. With `UPDATE=1`, which `make generate` sets, it is written there.
+    pub fn check_document(&self, path: &Path) -> std::io::Result<bool> {
         let document = std::fs::read_to_string(path)?;
         let Some(right) = with_table(&document, self.prefix, &self.table()) else { return Ok(false) };
         if std::env::var_os("UPDATE").is_some() {

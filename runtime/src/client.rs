@@ -20,7 +20,7 @@ use crate::settings::{ApiServer, Settings};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing arrives for this long is dead. Watches hear a bookmark every 60 s from the API
-/// server, so half as long again does not cut them.
+/// server, but for kinds that never changed since its start.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A request that cannot be written for this long meets a dead connection.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cadastre_core::Family;
 use cadastre_tests::{ControlPlane, DUAL_STACK, NodeBuilder, OPERATOR, Proc, eventually, node, until};
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -184,7 +185,7 @@ async fn what_somebody_deletes_or_edits_comes_back_as_it_was() -> Result<()> {
     until("the pool is there", pool).await?;
     cp.remove_protection().await?;
     cp.kubectl(&["delete", "ippool", "default"]).await?.ok()?;
-    let stolen = serde_json::json!({"spec": {"ipam": {"allocated": [], "podCIDRs": []}}}).to_string();
+    let stolen = json!({"spec": {"ipam": {"allocated": [], "podCIDRs": []}}}).to_string();
     cp.kubectl(&["patch", "ipamnode", "n1", "--type=merge", "-p", &stolen]).await?.ok()?;
     until("both nodes have their blocks again", async || Ok(cp.blocks().await? == before)).await?;
     until("the pool is back", pool).await?;
@@ -193,6 +194,73 @@ async fn what_somebody_deletes_or_edits_comes_back_as_it_was() -> Result<()> {
     // The next commit to a page finds it gone and records it again.
     cp.create_nodes(nodes(5, 5)).await?;
     served(&cp, 10, 2).await?;
+    let after = cp.blocks().await?;
+    assert!(before.iter().all(|(name, blocks)| after.get(name) == Some(blocks)), "no block changed once given");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_ipam_node_that_finalizers_hold_is_named_and_waited_for() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes(nodes(0, 1)).await?;
+    served(&cp, 1, 2).await?;
+    let finalizers = async |list: Value| {
+        let patch = json!({"metadata": {"finalizers": list}}).to_string();
+        cp.kubectl(&["patch", "ipamnode", "n0", "--type=merge", "-p", &patch]).await?.ok()
+    };
+    finalizers(json!(["example.com/hangs"])).await?;
+    delete(&cp, 0..1).await?;
+    let leaves = async || Ok(cp.ipam_nodes().await?.values().all(|node| node.metadata.deletion_timestamp.is_some()));
+    until("the old IPAMNode is told to go", leaves).await?;
+    cp.create_nodes(nodes(0, 1)).await?;
+    let said = async || {
+        let notes = cp.events_on("n0", "DeletionHeld").await?;
+        let waits = operator.http("/metrics").await?.contains("waiting_nodes{reason=\"DeletionHeld\"} 1\n");
+        Ok(waits && notes.iter().any(|note| note.contains("example.com/hangs")))
+    };
+    until("an Event names the finalizer, and a metric counts the node", said).await?;
+    let writes = cp.count(|event| event.user.ends_with(OPERATOR) && event.resource == "ipamnodes" && event.is_write());
+    let writes = writes.await?;
+    assert!(writes <= 8, "{writes} writes of one IPAMNode");
+    finalizers(Value::Null).await?;
+    served(&cp, 1, 2).await
+}
+
+#[tokio::test]
+async fn an_entry_that_nobody_can_read_keeps_no_node_waiting() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes(nodes(0, 3)).await?;
+    served(&cp, 3, 2).await?;
+    let before = cp.blocks().await?;
+    let pages = cp.ledger().await?;
+    let page = pages.iter().find(|page| page.spec.family == Family::V4).context("no page of IPv4")?;
+    let (name, good) = (page.name_any(), serde_json::to_value(&page.spec.entries)?);
+    let write = async |entries: &Value| {
+        let edit = json!({"spec": {"entries": entries}}).to_string();
+        cp.kubectl(&["patch", "ipamledger", &name, "--type=merge", "-p", &edit]).await?.ok()
+    };
+    let mut spoiled = good.clone();
+    let line = "10.0.9.1/24 held n9 since=2026-01-01T00:00:00Z uid=u grant=00000000-0000-4000-8000-000000000000";
+    spoiled.as_array_mut().context("a list")?.push(line.into());
+    write(&spoiled).await?;
+
+    cp.create_nodes(nodes(3, 3)).await?;
+    // Without a look at the ledger, which the test cannot read either.
+    let all = async || Ok(cp.blocks().await?.len() == 6);
+    until("all six nodes have blocks", all).await.with_context(|| operator.tail())?;
+    let said = async || Ok(cp.events_on("default", "LedgerUnreadable").await?.iter().any(|note| note.contains(&name)));
+    until("an Event names the page", said).await?;
+    let ready = async || Ok(operator.http("/readyz").await?.starts_with("HTTP/1.1 200"));
+    until("the operator is ready", ready).await?;
+
+    operator.kill9();
+    operator.restart()?;
+    operator.wait_log(SOON, "cannot be read: undo what was edited by hand").await?;
+    cp.create_nodes(nodes(6, 1)).await?;
+    write(&good).await?;
+    served(&cp, 7, 2).await.with_context(|| operator.tail())?;
     let after = cp.blocks().await?;
     assert!(before.iter().all(|(name, blocks)| after.get(name) == Some(blocks)), "no block changed once given");
     Ok(())

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 
 use crate::assign::shortage_reason;
 use crate::claims::contest_message;
-use crate::effect::Action;
+use crate::effect::{Action, Note, Regarding};
 use crate::engine::{Engine, Flight, Later};
 use crate::ledger::Place;
 use crate::nodes::{Published, after, backoff};
@@ -41,7 +41,15 @@ impl Engine {
             return;
         };
         let (uid, generation) = (published.uid.clone(), published.generation);
-        if published.spec.node_uid != rec.seen.uid {
+        if let (true, Some(held_by)) = (published.spec.node_uid != rec.seen.uid, &published.held_by) {
+            let message = format!(
+                "IPAMNode {name} is of an earlier Node of this name and being deleted, but finalizers hold it: {}. The node gets \
+                 its blocks once they are removed",
+                held_by.join(", ")
+            );
+            let regarding = Regarding::Node { name: name.to_owned(), uid: rec.seen.uid.clone() };
+            self.publish(Note { regarding, warning: true, reason: reason::DELETION_HELD, message });
+        } else if published.spec.node_uid != rec.seen.uid {
             // Which of the two UIDs is the old one, only a live GET can say.
             self.raise_doubt(name);
         } else if published.spec != spec {

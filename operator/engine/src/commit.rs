@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// The page's CIDR is no longer admitted: nothing new is taken in it.
-    fn void_takes(&mut self, id: PageId) {
+    pub(crate) fn void_takes(&mut self, id: PageId) {
         let page = self.ledger.page_mut(id);
         let void =
             page.queue.extract_if(.., |change| matches!(change, Change::Take(_) | Change::Regrant { .. })).collect();
@@ -232,6 +232,10 @@ impl Engine {
     }
 
     pub(crate) fn delete_ipam_node(&mut self, name: &str, uid: String) {
+        if self.published.get(name).is_some_and(|node| node.uid == uid && node.held_by.is_some()) {
+            // It was told to go, and goes when its finalizers do.
+            return;
+        }
         if self.applying.insert(name.to_owned()) {
             let action = Action::DeleteIpamNode { name: name.to_owned(), uid: uid.clone() };
             self.emit(Flight::Apply(name.to_owned(), Some(uid)), action);

@@ -18,9 +18,9 @@ use uuid::Uuid;
 use crate::claims::Claims;
 use crate::config::Refusal;
 use crate::effect::{Action, Effect, EffectId, Note};
-use crate::event::Event;
+use crate::event::{Event, Outcome};
 use crate::ledger::{Ledger, PageId, Place};
-use crate::nodes::{Gone, NodeRec, Published};
+use crate::nodes::{Gone, NodeRec, Published, backoff};
 use crate::page::Settled;
 use crate::settings::EngineSettings;
 
@@ -73,6 +73,19 @@ pub(crate) struct PoolRec {
     pub object: Option<cadastre_api::IPPool>,
     pub status: Option<IPPoolStatus>,
     pub busy: bool,
+    /// Writes in a row that failed.
+    failures: u32,
+    /// Nothing is written before.
+    pub not_before: Timestamp,
+}
+
+impl PoolRec {
+    /// A write came to its end.
+    pub fn ended(&mut self, outcome: &Outcome, now: Timestamp) {
+        let done = matches!(outcome, Outcome::Done(_));
+        self.failures = if done { 0 } else { self.failures + 1 };
+        self.not_before = if done { now } else { backoff(now, self.failures) };
+    }
 }
 
 /// Numbers for metrics.
@@ -109,6 +122,8 @@ pub struct Engine {
     pub(crate) drain: Drain,
     /// Which drain a list of the ledger belongs to.
     pub(crate) drain_round: u32,
+    /// After one that failed, none begins before.
+    pub(crate) drain_after: Timestamp,
 
     pub(crate) ledger: Ledger,
     pub(crate) gated: BTreeSet<PageId>,
@@ -209,6 +224,7 @@ impl Engine {
             announcing: None,
             drain: Drain::Idle,
             drain_round: 0,
+            drain_after: Timestamp::UNIX_EPOCH,
             ledger: Ledger::default(),
             gated: BTreeSet::new(),
             held_back: BTreeMap::new(),

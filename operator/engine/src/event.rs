@@ -122,6 +122,8 @@ pub enum Outcome {
     Uncertain(String),
     /// The API server understood and will not do it (4xx other than the above), with what it said.
     Refused(String),
+    /// It is there and was read, but cannot be understood: somebody spoiled it. With what is wrong.
+    Unreadable(String),
 }
 
 /// The objects that came back.

@@ -1,6 +1,7 @@
 //! Every page, found by node name, with what cools; and the occupancy kept equal to it.
 //!
-//! A block is taken in the occupancy exactly while a page has an entry for it or a change that takes it.
+//! A block is taken in the occupancy exactly while a page has an entry for it or a change that takes it, a node claims it,
+//! or nobody can read its page.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -36,19 +37,23 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Records a page that was read at the start or found in a live list.
-    pub fn load<P>(&mut self, object: IPAMLedger, occupancy: &mut Occupancy<P>, claims: &Claims) -> (Settled, PageId) {
-        let spec = &object.spec;
-        let id = self.page_id(PageKey { pool: spec.pool.clone(), range: spec.range, mask: spec.mask_size });
+    /// Records a page that was read at the start or found in a live list. `None`: the object is no page.
+    pub fn load<P>(
+        &mut self,
+        object: IPAMLedger,
+        occupancy: &mut Occupancy<P>,
+        claims: &Claims,
+    ) -> Option<(Settled, PageId)> {
+        let id = self.page_id(PageKey::of_object(&object)?);
         let page = &self.pages[id];
         if page.flight.is_some() || page.reading || page.is_newer_than(&object) {
             // Its own outcome brings what this read would, or did.
-            return (Settled::default(), id);
+            return Some((Settled::default(), id));
         }
         let settled = self.pages[id].read(Some(object));
         self.sync(id, &settled.touched, occupancy, claims);
         self.dirty.insert(id);
-        (settled, id)
+        Some((settled, id))
     }
 
     pub fn page_id(&mut self, key: PageKey) -> PageId {
@@ -160,7 +165,8 @@ impl Ledger {
             let place = Place { page: id, block: *block };
             self.index(place, &mut names);
             let page = &self.pages[id];
-            if page.entries.contains_key(block) || page.taking(block).is_some() || claims.any(block) {
+            let taken = page.entries.contains_key(block) || page.taking(block).is_some();
+            if taken || page.unreadable || claims.any(block) {
                 occupancy.claim(&page.key.pool, block);
             } else {
                 occupancy.give_back(&page.key.pool, block);

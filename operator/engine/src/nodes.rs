@@ -87,12 +87,15 @@ pub(crate) struct Published {
     pub seen_at: u64,
     /// It came as an answer, and not from a watch, which lags.
     pub live: bool,
+    /// It is being deleted, and these finalizers hold it.
+    pub held_by: Option<Vec<String>>,
 }
 
 impl From<IPAMNode> for Published {
     fn from(node: IPAMNode) -> Self {
         let status = node.status.unwrap_or_default();
         let ours = [condition_type::ASSIGNED, condition_type::DISPUTED];
+        let deleted = node.metadata.deletion_timestamp.is_some();
         Self {
             uid: node.metadata.uid.unwrap_or_default(),
             generation: node.metadata.generation.unwrap_or_default(),
@@ -103,6 +106,7 @@ impl From<IPAMNode> for Published {
             held: status.ipam.map(|ipam| ipam.held),
             seen_at: 0,
             live: false,
+            held_by: deleted.then(|| node.metadata.finalizers.unwrap_or_default()),
         }
     }
 }

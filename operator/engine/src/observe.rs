@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode};
+use cadastre_api::{BlockEntry, BlockState, IPAMConfig, IPAMNode, Mode, reason};
 use cadastre_modes::Occupancy;
 
+use crate::effect::{Note, Regarding};
 use crate::engine::{Engine, PoolRec, Stage};
 use crate::event::{Event, NodeSeen, World};
 use crate::nodes::{NodeRec, Published, after, version};
+use crate::record::some_names;
 use crate::settings::{CORRECTIONS, RECOVERY};
 
 impl Engine {
@@ -57,9 +59,13 @@ impl Engine {
 
     /// Everything is read before anything is taken: the ledger, then what `IPAMNode`s say that the ledger does not.
     fn start(&mut self, world: World) {
-        let mut occupancy = Occupancy::default();
+        let (mut occupancy, mut strays) = (Occupancy::default(), BTreeSet::new());
         for page in world.pages {
-            let (_, id) = self.ledger.load(page, &mut occupancy, &self.claims);
+            let name = page.metadata.name.clone().unwrap_or_default();
+            let Some((_, id)) = self.ledger.load(page, &mut occupancy, &self.claims) else {
+                strays.insert(name);
+                continue;
+            };
             let page = self.ledger.page_mut(id);
             (page.known_at, page.asked_at) = (world.ledger_read_at, self.turn);
         }
@@ -84,6 +90,7 @@ impl Engine {
             self.see_node(node);
         }
         if let Some(config) = world.config {
+            self.name_strays(&strays, &config);
             self.adopt_config(config);
         }
         self.doubt_leftovers();
@@ -96,6 +103,18 @@ impl Engine {
             }
         }
         self.dirty.extend(self.nodes.keys().cloned());
+    }
+
+    /// Objects that look like pages of the ledger and are none: copies under another name, ranges that no page has.
+    fn name_strays(&mut self, strays: &BTreeSet<String>, config: &IPAMConfig) {
+        if strays.is_empty() {
+            return;
+        }
+        let names = some_names(strays.iter().map(String::as_str));
+        let message =
+            format!("IPAMLedger {names}: no page of the ledger has such a name or range; left out. Delete it");
+        let regarding = Regarding::Config { uid: config.metadata.uid.clone().unwrap_or_default() };
+        self.publish(Note { regarding, warning: true, reason: reason::LEDGER_UNREADABLE, message });
     }
 
     /// With the config lost, the mode is read from what was written under it.

@@ -1,15 +1,18 @@
 //! What came of each effect. A lost reply is never taken for a failure: what was to be written is read first.
 
-use cadastre_api::{IPAMLedger, Mode};
+use cadastre_api::{IPAMLedger, Mode, reason};
 
-use crate::effect::EffectId;
+use crate::effect::{EffectId, Note, Regarding};
 use crate::engine::{Drain, Engine, Flight, Later};
 use crate::event::{Answer, Outcome};
 use crate::ledger::PageId;
-use crate::nodes::backoff;
+use crate::nodes::{after, backoff};
 
 /// A page is read again after this long: as long as a block cools, so that a block is never lost for longer.
 const AUDIT: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// The ledger could not be read to clear flags: nobody waits for that.
+const DRAIN_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Engine {
     pub(crate) fn conclude(&mut self, id: EffectId, outcome: Outcome) {
@@ -60,7 +63,11 @@ impl Engine {
                 return;
             }
             Outcome::Conflict => self.counters.conflicts += 1,
-            _ => self.hold_page(id),
+            Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) => {
+                self.hold_page(id);
+                self.ledger.page_mut(id).trouble = Some(why);
+            }
+            Outcome::Done(_) | Outcome::NotFound => self.hold_page(id),
         }
         self.ledger.page_mut(id).lost();
         self.read_page(id);
@@ -108,20 +115,47 @@ impl Engine {
         let found: Option<IPAMLedger> = match outcome {
             Outcome::Done(Answer::Page(page)) => Some(*page),
             Outcome::NotFound => None,
-            _ => {
+            failed => {
+                if let Outcome::Unreadable(why) = &failed {
+                    self.shun_page(id, why);
+                }
                 self.hold_page(id);
+                if let Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) = failed {
+                    self.ledger.page_mut(id).trouble = Some(why);
+                }
                 let at = self.ledger.page(id).not_before.unwrap_or(self.now);
                 self.timers.insert((at, Later::Reread(id)));
                 return;
             }
         };
         let page = self.ledger.page_mut(id);
+        let mended = std::mem::take(&mut page.unreadable);
         // One request for a page at a time: its answer is older than what is known only if the store is.
         self.went_back |= found.as_ref().is_some_and(|found| page.is_newer_than(found));
         let settled = page.read(found);
         self.expect_again(id);
         self.settle(id, settled);
+        if mended {
+            let blocks = self.ledger.page(id).blocks();
+            self.sync(id, &blocks);
+            self.space_grew = true;
+        }
         self.page_known(id);
+    }
+
+    /// Somebody spoiled this page: what was to be taken in it is taken elsewhere, until it is mended.
+    fn shun_page(&mut self, id: PageId, why: &str) {
+        let page = self.ledger.page_mut(id);
+        if std::mem::replace(&mut page.unreadable, true) {
+            return;
+        }
+        let (blocks, pool) = (page.blocks(), page.key.pool.clone());
+        self.sync(id, &blocks);
+        self.void_takes(id);
+        let message =
+            format!("{why}. Nodes keep their blocks of it, and nothing new is assigned in it until it is mended");
+        let regarding = Regarding::Pool { name: pool };
+        self.publish(Note { regarding, warning: true, reason: reason::LEDGER_UNREADABLE, message });
     }
 
     /// Entries that vanished with their page are on their way back: their nodes need no others.
@@ -167,14 +201,17 @@ impl Engine {
         }
         let Outcome::Done(Answer::Pages(pages)) = outcome else {
             self.drain = Drain::Idle;
+            self.drain_after = after(self.now, DRAIN_AGAIN);
             return;
         };
         for page in pages {
-            let (settled, id) = match &mut self.stage {
+            let loaded = match &mut self.stage {
                 crate::engine::Stage::Live { occupancy } => self.ledger.load(page, occupancy, &self.claims),
                 _ => return,
             };
-            self.settle(id, settled);
+            if let Some((settled, id)) = loaded {
+                self.settle(id, settled);
+            }
         }
         self.drain = Drain::Clearing;
         self.config_due = true;
@@ -204,8 +241,8 @@ impl Engine {
                 self.read_ipam_node(name);
             }
             Outcome::Uncertain(_) => self.read_ipam_node(name),
-            Outcome::Refused(_) if self.nodes.contains_key(&name) => self.fail(&name.clone(), Later::Node(name)),
-            Outcome::Refused(_) => self.fail(&name.clone(), Later::IpamNode(name)),
+            _ if self.nodes.contains_key(&name) => self.fail(&name.clone(), Later::Node(name)),
+            Outcome::Refused(_) | Outcome::Unreadable(_) => self.fail(&name.clone(), Later::IpamNode(name)),
         }
     }
 
@@ -224,7 +261,7 @@ impl Engine {
 
     fn ipam_node_read(&mut self, name: String, asked_at: u64, outcome: Outcome) {
         match outcome {
-            Outcome::Uncertain(_) | Outcome::Refused(_) | Outcome::Conflict => {
+            Outcome::Uncertain(_) | Outcome::Refused(_) | Outcome::Unreadable(_) | Outcome::Conflict => {
                 self.fail(&name.clone(), Later::IpamNode(name));
             }
             outcome => {
@@ -258,16 +295,19 @@ impl Engine {
     fn pool_written(&mut self, name: &str, outcome: &Outcome) {
         if let Some(rec) = self.pools.get_mut(name) {
             rec.busy = false;
-            // Anything but success is looked at again with the next tick, by what the watch then says.
+            rec.ended(outcome, self.now);
+            // Anything but success is looked at again later, by what the watch then says.
             if let Outcome::NotFound = outcome {
                 rec.object = None;
             }
         }
     }
 
-    /// A status that was not written is written with the next tick.
+    /// A status that was not written is written later.
     fn pool_reported(&mut self, name: &str, outcome: &Outcome) {
-        if let (Some(rec), false) = (self.pools.get_mut(name), matches!(outcome, Outcome::Done(_))) {
+        let Some(rec) = self.pools.get_mut(name) else { return };
+        rec.ended(outcome, self.now);
+        if !matches!(outcome, Outcome::Done(_)) {
             rec.status = None;
         }
     }

@@ -33,9 +33,18 @@ impl PageKey {
         if block.prefix_len() != mask || !cidr.contains(block) {
             return None;
         }
-        let page_bits = u8::try_from(PAGE_BLOCKS.ilog2()).unwrap_or(8);
+        let page_bits = u8::try_from(PAGE_BLOCKS.ilog2()).unwrap_or_default();
         let range = block.supernet(cidr.prefix_len().max(mask.saturating_sub(page_bits)))?;
         Some(Self { pool: pool.to_owned(), range, mask })
+    }
+
+    /// Of an object; `None` if it is no page: another name than its range has, or a range that no page has.
+    pub fn of_object(object: &IPAMLedger) -> Option<Self> {
+        let spec = &object.spec;
+        let blocks = spec.mask_size.checked_sub(spec.range.prefix_len())?;
+        let key = Self { pool: spec.pool.clone(), range: spec.range, mask: spec.mask_size };
+        let fits = spec.mask_size <= spec.range.family().bits() && u32::from(blocks) <= PAGE_BLOCKS.ilog2();
+        (fits && object.metadata.name.as_ref() == Some(&key.name())).then_some(key)
     }
 
     /// Name of the object: `default-10.0.0.0-18-24`, with IPv6 addresses as 32 hex digits, since a name has no colons.
@@ -149,8 +158,12 @@ pub(crate) struct Page {
     pub flight: Option<Vec<Change>>,
     /// A GET is under way or, after one that failed, to come: nothing is written before it.
     pub reading: bool,
-    /// Writes or reads in a row that failed.
+    /// It is there and cannot be understood: nothing new is taken in it.
+    pub unreadable: bool,
+    /// Writes or reads in a row that failed. A read that succeeds ends them only if nothing is to be written.
     pub failures: u32,
+    /// What came of the last one.
+    pub trouble: Option<String>,
     /// Nothing is tried before.
     pub not_before: Option<Timestamp>,
     /// When the API server was asked that last said what is in it.
@@ -171,13 +184,21 @@ impl Page {
             queue: Vec::new(),
             flight: None,
             reading: false,
+            unreadable: false,
             failures: 0,
+            trouble: None,
             not_before: None,
             known_at: Timestamp::UNIX_EPOCH,
             asking_since: Timestamp::UNIX_EPOCH,
             asking_at: 0,
             asked_at: 0,
         }
+    }
+
+    /// Every block there is in it.
+    pub fn blocks(&self) -> Vec<Cidr> {
+        let PageKey { range, mask, .. } = &self.key;
+        (0..range.blocks(*mask)).filter_map(|index| range.nth_block(*mask, index)).collect()
     }
 
     /// The entries of changes that take a free block and wait or are under way.
@@ -238,7 +259,7 @@ impl Page {
     pub fn written(&mut self, page: IPAMLedger) -> Settled {
         let done = self.flight.take().unwrap_or_default();
         let touched = self.replace(page);
-        self.failures = 0;
+        (self.failures, self.trouble) = (0, None);
         Settled { done, void: Vec::new(), touched }
     }
 
@@ -253,8 +274,10 @@ impl Page {
     /// What a read found. Entries that vanished with the whole object are queued to be recorded again.
     pub fn read(&mut self, page: Option<IPAMLedger>) -> Settled {
         self.reading = false;
+        if self.queue.is_empty() {
+            (self.failures, self.trouble) = (0, None);
+        }
         let touched = if let Some(page) = page {
-            self.failures = 0;
             self.replace(page)
         } else {
             self.resource_version = None;

@@ -58,7 +58,7 @@ impl Engine {
             reserved: self.settings.reserved.clone(),
         };
         let rec = self.pools.entry(name.to_owned()).or_default();
-        if rec.busy || rec.object.as_ref().is_some_and(|pool| pool.spec == spec) {
+        if rec.busy || rec.not_before > self.now || rec.object.as_ref().is_some_and(|pool| pool.spec == spec) {
             return;
         }
         rec.busy = true;
@@ -80,7 +80,7 @@ impl Engine {
 
     fn write_pool_status(&mut self, name: &str, counts: &BTreeMap<Family, BlockCounts>, declined: &Declined) {
         let waiting = self.exhausted(name);
-        let Some(rec) = self.pools.get(name) else { return };
+        let Some(rec) = self.pools.get(name).filter(|rec| rec.not_before <= self.now) else { return };
         let Some(object) = &rec.object else { return };
         let generation = object.metadata.generation.unwrap_or(0);
         let mut status = IPPoolStatus {

@@ -120,6 +120,7 @@ impl Engine {
         let used = self.used();
         let unused = status.cidrs.iter().any(|cidr| cidr.in_use && !used.cidrs.contains(&cidr.cidr));
         let idle = self.to_plan.is_empty() && !used.waiting && self.drain == Drain::Idle && !self.config_busy;
+        let idle = idle && self.drain_after <= self.now;
         if self.is_live() && idle && (unused || (status.in_use && !used.any) || (status.draining && !used.any)) {
             self.drain = if status.draining { Drain::Listing } else { Drain::Announcing };
             self.config_due = true;

@@ -9,12 +9,17 @@ use cadastre_core::Family;
 use crate::assign::shortage_reason;
 use crate::config::Refusal;
 use crate::engine::{Counters, Engine, Stage};
+use crate::nodes::{NodeRec, Published};
+use crate::page::Page;
 
 /// Waiting, and not for want of anything: a plan is to come.
 const QUEUED: &str = "Queued";
 
 const SHORTAGES: [&str; 4] =
     [reason::POOL_EXHAUSTED, reason::WAITING_FOR_POD_CIDR, reason::POD_CIDR_OVERLAPS, reason::POD_CIDR_FENCED];
+
+/// Failures in a row after which it is said that the ledger cannot be written: about 3 s.
+const TROUBLE: u32 = 4;
 
 /// How far the engine is, for readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Report {
     pub phase: Phase,
     /// Nodes that wait for blocks, by reason: each of the condition `Assigned`, and `Queued`.
     pub waiting: BTreeMap<&'static str, usize>,
+    /// Why the ledger cannot be written or read, if so: the first such page's reason.
+    pub ledger: Option<String>,
     /// Nodes whose `IPAMNode` has blocks.
     pub served_nodes: usize,
     /// Blocks of each pool and family.
@@ -71,6 +78,7 @@ impl Engine {
             refusals: self.refusals(),
             phase,
             waiting: self.waiting(),
+            ledger: self.ledger_trouble(),
             served_nodes: self.published.values().filter(|node| !node.spec.ipam.allocated.is_empty()).count(),
             pools: self.pool_reports(),
             mirrored: self.mirrored(),
@@ -85,7 +93,26 @@ impl Engine {
             let shortage = self.nodes.get(name).and_then(|rec| rec.shortage.as_ref());
             *waiting.entry(shortage.map_or(QUEUED, shortage_reason)).or_default() += 1;
         }
+        let is_held = |(name, node): &(&String, &Published)| {
+            let rec = self.nodes.get(*name);
+            node.held_by.is_some() && rec.is_some_and(|rec| rec.seen.uid != node.spec.node_uid)
+        };
+        waiting.insert(reason::DELETION_HELD, self.published.iter().filter(is_held).count());
+        let is_committing = |rec: &&NodeRec| !rec.committing.is_empty() && rec.unserved_since.is_some();
+        let unwritten =
+            if self.troubled_page().is_some() { self.nodes.values().filter(is_committing).count() } else { 0 };
+        waiting.insert(reason::LEDGER_NOT_WRITTEN, unwritten);
         waiting
+    }
+
+    /// A page that could not be written or read often enough to be said.
+    fn troubled_page(&self) -> Option<&Page> {
+        self.ledger.ids().map(|id| self.ledger.page(id)).find(|page| page.failures >= TROUBLE)
+    }
+
+    fn ledger_trouble(&self) -> Option<String> {
+        let page = self.troubled_page()?;
+        Some(format!("IPAMLedger {}: {}", page.key.name(), page.trouble.as_deref().unwrap_or("conflicts")))
     }
 
     fn mirrored(&self) -> BTreeMap<Family, usize> {

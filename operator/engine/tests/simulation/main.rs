@@ -13,9 +13,11 @@ mod scenario;
 mod store;
 mod world;
 
+use std::collections::BTreeMap;
+
 use broken::Rule;
-use cadastre_api::{AllocatedBlock, BlockState, IPPool, IPPoolSpec, PoolCidrs};
-use cadastre_core::Family;
+use cadastre_api::{AllocatedBlock, BlockState, IPAMNode, IPPool, IPPoolSpec, PoolCidrs};
+use cadastre_core::{Cidr, Family};
 use scenario::{Scenario, seeds};
 use world::{Simulation, settings};
 
@@ -98,6 +100,82 @@ fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
     simulation.add_node("n1", "");
     simulation.settle();
     simulation.check_settled(&Family::ALL);
+}
+
+#[test]
+fn an_ipam_node_whose_deletion_hangs_is_waited_for_and_named() {
+    let mut simulation = Simulation::new(3, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
+    simulation.add_node("n0", "");
+    simulation.settle();
+    simulation.store.held.insert("n0".to_owned());
+    simulation.delete_node("n0");
+    simulation.settle_for(1);
+    simulation.add_node("n0", "");
+    // Comes to rest, which a loop of deletions and creations does not.
+    simulation.settle_for(3);
+    assert_ne!(simulation.store.ipam_nodes["n0"].spec.node_uid, simulation.store.nodes["n0"].uid);
+    assert_eq!(simulation.waiting("DeletionHeld"), 1);
+    simulation.store.held.clear();
+    let uid = simulation.store.ipam_nodes["n0"].metadata.uid.clone().unwrap();
+    simulation.store.delete_ipam_node("n0", &uid);
+    simulation.settle();
+    assert_eq!(simulation.waiting("DeletionHeld"), 0);
+    simulation.check_settled(&[Family::V4]);
+}
+
+#[test]
+fn an_object_that_is_no_page_is_left_out() {
+    let mut simulation = Simulation::new(3, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
+    simulation.add_node("n0", "");
+    simulation.settle();
+    let (name, page) = simulation.store.pages.first_key_value().unwrap();
+    let (name, mut copy, mut odd) = (name.clone(), page.clone(), page.clone());
+    copy.metadata.name = Some("copy".to_owned());
+    copy.metadata.resource_version = Some("1000000".to_owned());
+    (odd.metadata.name, odd.spec.mask_size) = (Some("odd".to_owned()), 8);
+    simulation.store.pages.extend([("copy".to_owned(), copy), ("odd".to_owned(), odd)]);
+    simulation.restart();
+    simulation.add_node("n1", "");
+    simulation.settle();
+    for name in ["copy", "odd"] {
+        simulation.store.pages.remove(name);
+    }
+    assert_eq!(simulation.store.pages[&name].spec.entries.len(), 2);
+    simulation.check_settled(&[Family::V4]);
+}
+
+#[test]
+fn a_page_that_somebody_spoiled_keeps_nobody_waiting() {
+    let mut simulation = Simulation::new(5, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
+    simulation.add_node("n0", "");
+    simulation.settle();
+    let first = simulation.store.pages.keys().next().unwrap().clone();
+    let range = simulation.store.pages[&first].spec.range;
+    let blocks = |simulation: &Simulation| -> BTreeMap<String, Cidr> {
+        let of = |node: &IPAMNode| node.spec.ipam.allocated.first().map(|block| block.cidr);
+        let nodes = &simulation.store.ipam_nodes;
+        nodes.iter().filter_map(|(name, node)| Some((name.clone(), of(node)?))).collect()
+    };
+    let before = blocks(&simulation);
+    simulation.store.spoil(&first);
+    for number in 1..9 {
+        simulation.add_node(&format!("n{number}"), "");
+    }
+    simulation.settle_for(3);
+    let now = blocks(&simulation);
+    assert_eq!((now.len(), now["n0"]), (9, before["n0"]), "{now:?}");
+    assert_eq!(now.values().filter(|block| range.contains(block)).count(), 1, "{now:?}");
+
+    // The other page is full, so the rest waits for the one that is spoiled.
+    for number in 9..70 {
+        simulation.add_node(&format!("n{number}"), "");
+    }
+    simulation.settle_for(3);
+    assert_eq!(blocks(&simulation).len(), 65);
+    simulation.store.spoiled.clear();
+    simulation.settle();
+    assert_eq!(blocks(&simulation).len(), 70);
+    simulation.check_settled(&[Family::V4]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! An in-memory store with the API server's rules: resourceVersions, generations, UIDs, conflicts, preconditions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool};
 use cadastre_core::Cidr;
 use cadastre_engine::{Action, Answer, Event, NodeSeen, Outcome, World};
-use kube::api::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 
 /// What the API server holds, and every change in order, for watches to read.
 #[derive(Default)]
@@ -13,6 +14,10 @@ pub struct Store {
     version: u64,
     pub config: Option<IPAMConfig>,
     pub pages: BTreeMap<String, IPAMLedger>,
+    /// Names of `IPAMNode`s that finalizers hold.
+    pub held: BTreeSet<String>,
+    /// Pages that somebody wrote something into that nobody can read.
+    pub spoiled: BTreeSet<String>,
     pub nodes: BTreeMap<String, NodeSeen>,
     pub ipam_nodes: BTreeMap<String, IPAMNode>,
     pub pools: BTreeMap<String, IPPool>,
@@ -83,6 +88,8 @@ impl Store {
             Action::GetConfig => found(self.config.clone().map(|config| Answer::Config(Box::new(config)))),
             Action::CreatePage(page) => self.write_page(*page, true),
             Action::ReplacePage(page) => self.write_page(*page, false),
+            Action::GetPage { name } if self.spoiled.contains(&name) => Outcome::Unreadable(name),
+            Action::ListPages if !self.spoiled.is_empty() => Outcome::Unreadable("a page".to_owned()),
             Action::GetPage { name } => found(self.pages.get(&name).map(|page| Answer::Page(Box::new(page.clone())))),
             Action::ListPages => Outcome::Done(Answer::Pages(self.pages.values().cloned().collect())),
             Action::CreateIpamNode(node) => self.create_ipam_node(*node),
@@ -215,6 +222,13 @@ impl Store {
         Outcome::Done(Answer::IpamNode(Box::new(node)))
     }
 
+    pub fn spoil(&mut self, name: &str) {
+        let mut page = self.pages.remove(name).unwrap();
+        self.stamp(&mut page.metadata, false, true);
+        self.pages.insert(name.to_owned(), page);
+        self.spoiled.insert(name.to_owned());
+    }
+
     pub fn delete_a_page(&mut self) {
         self.pages.pop_first();
     }
@@ -245,6 +259,14 @@ impl Store {
         match self.ipam_nodes.get(name) {
             None => Outcome::NotFound,
             Some(node) if node.metadata.uid.as_deref() != Some(uid) => Outcome::Conflict,
+            Some(node) if self.held.contains(name) => {
+                let mut node = node.clone();
+                node.metadata.finalizers = Some(vec!["example.com/hangs".to_owned()]);
+                node.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                self.stamp(&mut node.metadata, false, false);
+                self.store_ipam_node(name.to_owned(), node.clone());
+                Outcome::Done(Answer::IpamNode(Box::new(node)))
+            }
             Some(_) => {
                 self.ipam_nodes.remove(name);
                 self.log.push(Event::IpamNodeGone { name: name.to_owned(), uid: uid.to_owned() });

@@ -438,6 +438,11 @@ impl Simulation {
         self.store.set_status(name, node);
     }
 
+    /// How many nodes wait for this reason, by the first operator's word.
+    pub fn waiting(&self, reason: &str) -> usize {
+        self.operators[0].engine.report().waiting.get(reason).copied().unwrap_or_default()
+    }
+
     /// Every operator starts anew.
     pub fn restart(&mut self) {
         for at in 0..self.operators.len() {
