@@ -127,8 +127,7 @@ impl Metrics {
         catalog.show("blocks", &["pool", "family", "state"], help, blocks);
         let help = "When the pool has no free block, at the rate of the last hour; absent while it does not fill";
         catalog.show_in(Unit::Seconds, "time_until_full", &["pool", "family"], help, until_full);
-        let help =
-            "Nodes that wait for blocks; reason is that of the condition Assigned, or Queued while it is on its way";
+        let help = "Nodes that wait for blocks; reason is that of the condition Assigned or of an Event, or Queued while it is on its way";
         catalog.show("waiting_nodes", &["reason"], help, waiting_nodes);
         catalog.show("served_nodes", &[], "Nodes whose IPAMNode has blocks", served_nodes);
         catalog.show("assignments", &[], "Blocks committed to nodes since the start", assignments);

@@ -41,7 +41,8 @@ pub struct Report {
     pub refusals: Vec<Refusal>,
     /// How far it is.
     pub phase: Phase,
-    /// Nodes that wait for blocks, by reason: each of the condition `Assigned`, and `Queued`.
+    /// Nodes that wait for blocks, by reason: each of the condition `Assigned`, `DeletionHeld`, `LedgerNotWritten` and
+    /// `Queued`.
     pub waiting: BTreeMap<&'static str, usize>,
     /// Why the ledger cannot be written or read, if so: the first such page's reason.
     pub ledger: Option<String>,
