@@ -22,6 +22,8 @@ pub struct Machine {
     /// Pods with an address in each block, by the grant it was given under.
     pub pods: BTreeMap<Grant, u32>,
     promised: BTreeSet<Grant>,
+    /// When its agent published last, or began to run.
+    pub reported: Option<Timestamp>,
 }
 
 impl Machine {

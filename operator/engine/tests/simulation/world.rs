@@ -21,6 +21,8 @@ use crate::store::{Cache, Store};
 pub const COOLING: Duration = Duration::from_mins(5);
 /// Pods of a deleted Node are gone after this, as the design presumes.
 const PODS_END: SignedDuration = SignedDuration::from_secs(115);
+/// An agent that runs publishes at least this often: what it never said, nobody can know of.
+const SILENT: SignedDuration = SignedDuration::from_mins(2);
 
 pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
     let pool = |family, cidr: &str, mask_size| ConfiguredPool {
@@ -262,6 +264,11 @@ impl Simulation {
         self.now = self.now.checked_add(SignedDuration::try_from(time).unwrap()).unwrap();
         let now = self.now;
         self.machines.retain(|_, machine| machine.deleted.is_none_or(|since| now.duration_since(since) < PODS_END));
+        let silent = |machine: &mut Machine| now.duration_since(*machine.reported.get_or_insert(now)) > SILENT;
+        let silent = self.machines.iter_mut().filter_map(|(id, machine)| silent(machine).then(|| id.clone()));
+        for id in silent.collect::<Vec<_>>() {
+            self.report(&id);
+        }
         for at in 0..self.operators.len() {
             self.feed(at, Event::Tick);
         }
@@ -322,7 +329,9 @@ impl Simulation {
     }
 
     fn report(&mut self, id: &str) {
-        let machine = self.machines[id].clone();
+        let (now, machine) = (self.now, self.machines.get_mut(id).unwrap());
+        machine.reported = Some(now);
+        let machine = machine.clone();
         let node = self.store.nodes.get(&machine.node).filter(|node| node.machine == id && machine.deleted.is_none());
         let object = self.store.ipam_nodes.get(&machine.node).cloned();
         let Some((node, mut object)) = node.zip(object) else { return };
