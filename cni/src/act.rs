@@ -33,8 +33,10 @@ pub fn on(order: Order) -> Result<Option<Value>, Error> {
             Ok(Reply::Given(given)) => result::render(version, &given, routes).map(Some),
             other => Err(other.map_or_else(|error| error, |reply| unexpected(&reply))),
         },
-        Call::Status => nothing(told(&socket, reply, code::NOT_AVAILABLE)),
-        Call::Check(_) | Call::Gc(_) | Call::Report => nothing(told(&socket, reply, code::TRY_AGAIN)),
+        Call::Status(_) => nothing(told(&socket, reply, code::NOT_AVAILABLE)),
+        Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report => {
+            nothing(told(&socket, reply, code::TRY_AGAIN))
+        }
     };
     answer.map_err(|error| error.at(version))
 }
@@ -70,6 +72,7 @@ fn unexpected(reply: &Reply) -> Error {
     let kind = match reply {
         Reply::Ok => "ok",
         Reply::Given(_) => "given",
+        Reply::TakeOver => "takeover",
         Reply::Error(_) => "error",
         Reply::Report(_) => "report",
     };

@@ -44,7 +44,7 @@ impl Patience {
             // A tombstone does as well, so there is no use in waiting.
             Call::Del(_) => (80, 5_000, true),
             Call::Gc(_) => (0, 30_000, true),
-            Call::Status | Call::Report => (0, 5_000, true),
+            Call::Status(_) | Call::TakeOver(_) | Call::Report => (0, 5_000, true),
         };
         Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total), guarded }
     }
@@ -190,7 +190,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process;
 
-    use cadastre_messages::{Add, Attachment, Check, Del, Gc, Netns};
+    use cadastre_messages::{Add, Attachment, Check, Del, Gc, Netns, Status};
 
     use super::*;
 
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn an_add_outwaits_the_agent_and_a_del_waits_for_nobody() {
         let netns = Netns { path: String::new(), device: 0, inode: 0 };
-        let add = Call::Add(Add { attachment: attachment("c"), netns, pod: None });
+        let add = Call::Add(Add::new(attachment("c"), netns, None));
         let check = Call::Check(Check { attachment: attachment("c"), addresses: vec![] });
         for call in [add, check] {
             let Patience { connect, total, .. } = Patience::of(&call);
@@ -228,7 +228,7 @@ mod tests {
         }
         let del = Patience::of(&Call::Del(Del { attachment: attachment("c") }));
         assert!(del.connect < Duration::from_millis(100) && del.total <= Duration::from_secs(5) && del.guarded);
-        for call in [Call::Status, Call::Gc(Gc { network: "net".into(), valid: vec![] })] {
+        for call in [Call::Status(Status::default()), Call::Gc(Gc { network: "net".into(), valid: vec![] })] {
             assert_eq!(Patience::of(&call).connect, Duration::ZERO);
         }
     }
@@ -238,7 +238,7 @@ mod tests {
         let socket = Socket::new("silent");
         let _listener = UnixListener::bind(&socket.0).unwrap();
         let start = Instant::now();
-        let away = ask(&socket.0, &Call::Status, BRIEF).unwrap_err();
+        let away = ask(&socket.0, &Call::Status(Status::default()), BRIEF).unwrap_err();
         assert!(matches!(away, Away::Silent(_)), "{away}");
         assert!(start.elapsed() >= BRIEF.total);
     }
@@ -252,7 +252,7 @@ mod tests {
         for _ in 0..=longest {
             drop(UnixStream::connect(&socket.0).unwrap());
         }
-        let away = ask(&socket.0, &Call::Status, Patience { guarded: true, ..BRIEF }).unwrap_err();
+        let away = ask(&socket.0, &Call::Status(Status::default()), Patience { guarded: true, ..BRIEF }).unwrap_err();
         assert!(matches!(away, Away::Silent(_)), "{away}");
         drop(listener);
     }
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn tries_are_repeated_while_patience_lasts() {
         let start = Instant::now();
-        let away = ask(Path::new("/nonexistent/socket"), &Call::Status, BRIEF).unwrap_err();
+        let away = ask(Path::new("/nonexistent/socket"), &Call::Status(Status::default()), BRIEF).unwrap_err();
         assert!(matches!(away, Away::Unreachable(_)), "{away}");
         assert!(start.elapsed() >= PAUSE, "it tried more than once");
     }

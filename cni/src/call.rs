@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Gc, Netns, ValidAttachment, code};
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Gc, Netns, Status, ValidAttachment, code};
 use serde_json::Value;
 
 use crate::environment::{Environment, Verb};
@@ -47,7 +47,7 @@ fn order(environment: &Environment, netconf: Netconf) -> Result<Order, Error> {
         Verb::Check => Some(Call::Check(Check { attachment, addresses: previous(&netconf)? })),
         Verb::Del => Some(Call::Del(Del { attachment })),
         Verb::Gc => valid(&netconf)?.map(|valid| Call::Gc(Gc { network: attachment.network, valid })),
-        Verb::Status => Some(Call::Status),
+        Verb::Status => Some(Call::Status(Status::default())),
         Verb::Version => None,
     };
     Ok(Order { version: netconf.version, socket: netconf.socket, call, routes })
@@ -60,7 +60,7 @@ fn add(environment: &Environment, netconf: &Netconf, attachment: Attachment) -> 
         let remedy = "remove it: the node's blocks say which addresses there are";
         return Err(Error::new(code::UNSUPPORTED_FIELD, message, remedy));
     }
-    Ok(Add { attachment, netns: netns(&environment.netns), pod: args::pod(&environment.args) })
+    Ok(Add::new(attachment, netns(&environment.netns), args::pod(&environment.args)))
 }
 
 /// Device and inode prove later that this namespace is gone, even if another one took its path.
@@ -141,7 +141,7 @@ mod tests {
     fn add_names_attachment_namespace_and_pod() {
         let pod = Pod { namespace: "default".into(), name: "nginx".into(), uid: None };
         let netns = Netns { path: "/nonexistent".into(), device: 0, inode: 0 };
-        let add = Add { attachment: attachment(), netns, pod: Some(pod) };
+        let add = Add::new(attachment(), netns, Some(pod));
         assert_eq!(call(Verb::Add, &json!({})), Ok(Some(Call::Add(add))));
     }
 

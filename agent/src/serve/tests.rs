@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cadastre_api::Mode;
-use cadastre_messages::{Add, Call, Check, Del, Gc, Netns, Pod, Reply, Request, Tombstone, ValidAttachment};
+use cadastre_messages::{Add, Call, Check, Del, Gc, Netns, Pod, Reply, Request, Status, Tombstone, ValidAttachment};
 use cadastre_runtime::Trigger;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -101,7 +101,7 @@ fn until(done: impl Fn() -> bool) {
 fn add(name: &str) -> Call {
     let netns = Netns { path: format!("/nowhere/{name}"), device: 0, inode: 0 };
     let pod = Some(Pod { namespace: "default".into(), name: name.into(), uid: None });
-    Call::Add(Add { attachment: attachment(name), netns, pod })
+    Call::Add(Add::new(attachment(name), netns, pod))
 }
 
 fn del(name: &str) -> Call {
@@ -136,7 +136,7 @@ fn said(reply: &Reply) -> String {
 fn a_life_cycle_over_the_socket() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
-    assert_eq!(said(&agent.ask(&Call::Status)), "50");
+    assert_eq!(said(&agent.ask(&Call::Status(Status::default()))), "50");
     agent.assign(&["10.0.2.0/24"]);
     assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/24");
     assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/24");
@@ -147,7 +147,7 @@ fn a_life_cycle_over_the_socket() {
     };
     assert_eq!(check(&["10.0.2.2"]), "ok");
     assert_eq!(check(&["10.0.2.3"]), "105");
-    assert_eq!(said(&agent.ask(&Call::Status)), "ok");
+    assert_eq!(said(&agent.ask(&Call::Status(Status::default()))), "ok");
     assert_eq!(said(&agent.ask(&del("a"))), "ok");
     assert_eq!(said(&agent.ask(&del("a"))), "ok");
     assert_eq!(said(&agent.ask(&del("unknown"))), "ok");
@@ -169,7 +169,7 @@ fn gc_frees_nothing_whose_namespace_lives() {
     let there = std::fs::metadata(&path).unwrap();
     let (device, inode) = (std::os::unix::fs::MetadataExt::dev(&there), std::os::unix::fs::MetadataExt::ino(&there));
     let netns = Netns { path: path.display().to_string(), device, inode };
-    agent.ask(&Call::Add(Add { attachment: attachment("a"), netns, pod: None }));
+    agent.ask(&Call::Add(Add::new(attachment("a"), netns, None)));
     let gc = Call::Gc(Gc { network: "net".into(), valid: vec![] });
     agent.ask(&gc);
     assert_eq!(agent.held(), 1);
@@ -287,7 +287,7 @@ fn two_hundred_waiters_are_served_when_the_assignment_comes() {
         .collect();
     // More than may be served at once: they wait, and do not count.
     agent.waiting(300);
-    assert_eq!(said(&agent.ask(&Call::Status)), "50", "others are served meanwhile");
+    assert_eq!(said(&agent.ask(&Call::Status(Status::default()))), "50", "others are served meanwhile");
     agent.ask(&del("7"));
     assert_eq!(said(&receive(callers.remove(7))), "11", "cancelled");
     drop(callers.remove(7)); // That was 8.
@@ -393,7 +393,7 @@ fn with_a_broken_journal_nothing_is_given_and_del_succeeds() {
     agent.to_owner.send(Message::Event(Input::Pass)).unwrap();
     assert_eq!(said(&agent.ask(&add("a"))), "11");
     assert_eq!(said(&agent.ask(&del("a"))), "ok");
-    assert_eq!(said(&agent.ask(&Call::Status)), "50");
+    assert_eq!(said(&agent.ask(&Call::Status(Status::default()))), "50");
     let Reply::Report(report) = agent.ask(&Call::Report) else { panic!("no report") };
     assert_eq!((report.journal.ok, report.journal.message.as_str()), (false, "the journal is damaged"));
 }

@@ -9,7 +9,12 @@
 //! Serde and nothing else: the plugin links this crate, and everything it links delays every pod. Addresses are
 //! strings here, because the plugin only passes them on; the agent parses what it reads.
 
+mod local;
+pub mod report;
+
 use serde::{Deserialize, Serialize};
+
+pub use local::{LastReserved, Local, Range, Reservation, TakeOver};
 
 /// Version of this protocol. A peer that reads another one answers [`Reply::Error`] and does nothing.
 pub const PROTOCOL: u32 = 1;
@@ -86,7 +91,9 @@ pub enum Call {
     /// Release every attachment of the network that is not listed.
     Gc(Gc),
     /// Could an ADD be served now?
-    Status,
+    Status(Status),
+    /// What another IPAM plugin reserved for this network before, which the agent asked for.
+    TakeOver(TakeOver),
     /// The agent's whole state, for people.
     Report,
 }
@@ -136,6 +143,39 @@ pub struct Add {
     /// The pod, if the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
+    /// Addresses that the caller asks for, without prefix length. What is not asked for is chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<String>,
+    /// The runtime passed the pod's annotations: what they ask for is in `asked`, and nobody need look them up.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub annotated: bool,
+    /// The ranges of the network, if its configuration has any: it is a pool of its own then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
+}
+
+impl Add {
+    /// An ADD that asks for no address in particular, in a network without ranges of its own.
+    #[must_use]
+    pub const fn new(attachment: Attachment, netns: Netns, pod: Option<Pod>) -> Self {
+        Self { attachment, netns, pod, asked: Vec::new(), annotated: false, local: None }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Arguments of [`Call::Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The network that is asked about, if it has ranges of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Its ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
 }
 
 /// Arguments of [`Call::Check`].
@@ -182,6 +222,8 @@ pub enum Reply {
     Ok,
     /// What ADD gave.
     Given(Given),
+    /// ADD of a network that is new to the agent: it wants a [`Call::TakeOver`] first, then the ADD again.
+    TakeOver,
     /// It failed; the plugin prints this as a CNI error.
     Error(Failure),
     /// What [`Call::Report`] asked for.
@@ -231,77 +273,6 @@ pub struct Tombstone {
     pub attachment: Attachment,
 }
 
-/// What `cadastre-agent status` shows; also its `-o json`.
-pub mod report {
-    use serde::{Deserialize, Serialize};
-
-    /// The agent's state at one moment.
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    pub struct Report {
-        /// The node this agent serves.
-        pub node: String,
-        /// What the agent knows of the API server.
-        pub kubernetes: Part,
-        /// Mode, configured and recorded, and whether both agree.
-        pub ipam: Part,
-        /// The mode in force.
-        pub mode: String,
-        /// The journal and the state folder.
-        pub journal: Part,
-        /// For each pool and family.
-        pub pools: Vec<Pool>,
-        /// Every address that is not free, sorted by family, then by number.
-        pub addresses: Vec<Address>,
-    }
-
-    /// One part of the agent: well or not, and what to do about it.
-    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct Part {
-        /// Whether it works.
-        pub ok: bool,
-        /// What it is, or what is wrong and the remedy.
-        pub message: String,
-    }
-
-    /// One pool's share on this node in one family. Counts are addresses.
-    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    pub struct Pool {
-        /// Name of the `IPPool`.
-        pub pool: String,
-        /// `IPv4` or `IPv6`.
-        pub family: String,
-        /// Blocks of this share.
-        pub blocks: Vec<String>,
-        /// Held by attachments, the routers among them.
-        pub allocated: u64,
-        /// Released and not yet to be given to another owner.
-        pub cooling: u64,
-        /// What can really be held, the router's address among it. A string, since a /64 holds more than a JSON number does.
-        pub capacity: String,
-    }
-
-    /// One address that is not free.
-    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    pub struct Address {
-        /// The address, without prefix length.
-        pub address: String,
-        /// `IPv4` or `IPv6`.
-        pub family: String,
-        /// Name of the `IPPool`.
-        pub pool: String,
-        /// `namespace/pod`, `router`, or the container ID if the runtime named no pod.
-        pub owner: String,
-        /// `held` or `cooling`.
-        pub state: String,
-        /// The attachment, for what CNI holds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub attachment: Option<super::Attachment>,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,7 +288,7 @@ mod tests {
         let back: Request = serde_json::from_str(&line).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), line);
         let status: Request = serde_json::from_str(r#"{"protocol":1,"verb":"status"}"#).unwrap();
-        assert_eq!(status.call, Call::Status);
+        assert_eq!(status.call, Call::Status(Status::default()));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn attachment(name: &str) -> Attachment {
 pub fn add(name: &str) -> Input {
     let netns = Netns { path: format!("/run/netns/{name}"), device: 4, inode: 7 };
     let pod = Some(Pod { namespace: "default".into(), name: name.into(), uid: Some(format!("uid-{name}")) });
-    Input::Add { token: token(name), add: Box::new(Add { attachment: attachment(name), netns, pod }), seen: true }
+    Input::Add { token: token(name), add: Box::new(Add::new(attachment(name), netns, pod)), seen: true }
 }
 
 pub fn del(name: &str) -> Input {
