@@ -12,9 +12,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cadastre_core::{AddrRange, Cidr, Family, Space};
+use cadastre_core::{AddrRange, Cidr, Family, Space, TakeError};
 use uuid::Uuid;
 
+use super::local::NotThis;
 use crate::boot_time::BootTime;
 use crate::record::{BlockRecord, BlockState, HeldAddress};
 
@@ -104,6 +105,27 @@ impl Share {
         self.set_cursor(Cidr::host(address));
         let held = self.occupy(address)?;
         Some(Taken { held, cooled_since })
+    }
+
+    /// Takes exactly this address, which may be cooling: whoever asks for it by name is to have it.
+    pub(super) fn take_this(&mut self, address: IpAddr) -> Result<Taken, NotThis> {
+        let block = self.blocks.iter().find(|block| block.gives(address)).ok_or(NotThis::Outside)?;
+        if block.router == Some(address) {
+            return Err(NotThis::Reserved);
+        }
+        let cooling = self.cooling.iter().position(|cooling| cooling.address == address);
+        let cooled_since = cooling.and_then(|at| self.cooling.remove(at)).map(|cooling| cooling.since);
+        if cooled_since.is_none() {
+            self.space.take(&Cidr::host(address)).map_err(|error| match error {
+                TakeError::Reserved { .. } => NotThis::Reserved,
+                TakeError::Taken { .. } => NotThis::Taken,
+                TakeError::WrongFamily(_) | TakeError::Misaligned { .. } | TakeError::Outside { .. } => {
+                    NotThis::Outside
+                }
+            })?;
+        }
+        let held = self.occupy(address).ok_or(NotThis::Outside)?;
+        Ok(Taken { held, cooled_since })
     }
 
     /// Counts the address as held in its block. The space has it as taken already.

@@ -167,7 +167,7 @@ impl Connection {
     async fn conclude(&mut self, about: &About, answer: Answer, start: Instant) {
         let code = match &answer {
             Answer::Failed(failure) => Some(failure.code),
-            Answer::Given { .. } | Answer::Done { .. } => None,
+            Answer::Given { .. } | Answer::Done { .. } | Answer::TakeOver => None,
         };
         let (new, reply) = split(&answer);
         let written = self.write(&reply).await;
@@ -223,6 +223,7 @@ fn split(answer: &Answer) -> (Option<Holder>, Reply) {
     match answer {
         Answer::Given { given, holder, new } => (new.then(|| holder.clone()), Reply::Given(given.clone())),
         Answer::Done { .. } => (None, Reply::Ok),
+        Answer::TakeOver => (None, Reply::TakeOver),
         Answer::Failed(failure) => (None, Reply::Error(failure.clone())),
     }
 }
@@ -241,7 +242,8 @@ impl About {
             Call::Check(check) => ("check", Some(&check.attachment), None),
             Call::Del(del) => ("del", Some(&del.attachment), None),
             Call::Gc(_) => ("gc", None, None),
-            Call::Status => ("status", None, None),
+            Call::Status(_) => ("status", None, None),
+            Call::TakeOver(_) => ("takeover", None, None),
             Call::Report => ("report", None, None),
         };
         Self { verb, attachment: attachment.cloned(), pod }
@@ -262,6 +264,12 @@ impl About {
                 let released = released.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let pod = pod.as_ref().map(ToString::to_string);
                 tracing::info!(pod, addresses = released, attachment, ?took, "DEL");
+            }
+            Answer::TakeOver => {
+                tracing::info!(
+                    attachment,
+                    "a network with ranges is new here: what host-local reserved in it is taken over first"
+                );
             }
             Answer::Done { .. } => tracing::debug!(verb, attachment, ?took, "done"),
             Answer::Failed(Failure { code, msg, details }) => {
@@ -286,13 +294,7 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
         Call::Add(add) => {
             tidy_attachment(&mut add.attachment)?;
             check_name("the path of the namespace", &add.netns.path, 0..=MAX_PATH)?;
-            if let Some(pod) = &mut add.pod {
-                check_name("the pod's namespace", &pod.namespace, 1..=MAX_NAME)?;
-                check_name("the pod's name", &pod.name, 1..=MAX_NAME)?;
-                pod.uid = pod.uid.take().filter(|uid| !uid.is_empty());
-                check_name("the pod's UID", pod.uid.as_deref().unwrap_or_default(), 0..=MAX_NAME)?;
-            }
-            Ok(())
+            add.pod.as_mut().map_or(Ok(()), tidy_pod)
         }
         Call::Check(check) => tidy_attachment(&mut check.attachment),
         // DEL never fails: what is not a name has nothing.
@@ -300,8 +302,23 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
             trim(&mut del.attachment);
             Ok(())
         }
-        Call::Gc(_) | Call::Status | Call::Report => Ok(()),
+        Call::TakeOver(take_over) => {
+            check_name("the name of the network", &take_over.network, 1..=MAX_NAME)?;
+            take_over.reservations.iter_mut().try_for_each(|reservation| {
+                tidy_attachment(&mut reservation.attachment)?;
+                check_name("the path of the namespace", &reservation.netns.path, 0..=MAX_PATH)?;
+                reservation.pod.as_mut().map_or(Ok(()), tidy_pod)
+            })
+        }
+        Call::Gc(_) | Call::Status(_) | Call::Report => Ok(()),
     }
+}
+
+fn tidy_pod(pod: &mut Pod) -> Result<(), Refused> {
+    check_name("the pod's namespace", &pod.namespace, 1..=MAX_NAME)?;
+    check_name("the pod's name", &pod.name, 1..=MAX_NAME)?;
+    pod.uid = pod.uid.take().filter(|uid| !uid.is_empty());
+    check_name("the pod's UID", pod.uid.as_deref().unwrap_or_default(), 0..=MAX_NAME)
 }
 
 fn tidy_attachment(attachment: &mut Attachment) -> Result<(), Refused> {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use cadastre_messages::report::Report;
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, ValidAttachment, code};
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, Status, TakeOver, ValidAttachment, code};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -65,7 +65,8 @@ pub enum Verb {
     Check(Check),
     Del(Attachment),
     Gc(Gc),
-    Status,
+    Status(Status),
+    TakeOver { take_over: Box<TakeOver>, seen: Vec<bool> },
 }
 
 /// Serving, or knowing why not.
@@ -187,7 +188,7 @@ impl Owner {
     /// STATUS is answered at once while nothing can be recorded: the pools do not know.
     fn admit(&mut self, asked: Asked) -> Option<Input> {
         let Asked { token, call, reply, permit } = asked;
-        if let (Verb::Status, State::Serving(desk)) = (&call, &self.state)
+        if let (Verb::Status(_), State::Serving(desk)) = (&call, &self.state)
             && let Some(trouble) = desk.trouble()
         {
             let failure = Failure { code: code::NOT_AVAILABLE, ..not_written(trouble) };
@@ -200,7 +201,8 @@ impl Owner {
             Verb::Check(check) => Input::Check { token, check },
             Verb::Del(attachment) => Input::Del { token, attachment },
             Verb::Gc(gc) => Input::Gc { token, gone: self.unlisted(&gc) },
-            Verb::Status => Input::Status { token },
+            Verb::Status(status) => Input::Status { token, status },
+            Verb::TakeOver { take_over, seen } => Input::TakeOver { token, take_over, seen },
         })
     }
 
@@ -263,8 +265,10 @@ impl Owner {
         for input in inputs {
             let failure = broken(why);
             let (token, answer) = match input {
-                Input::Add { token, .. } | Input::Check { token, .. } => (token, Answer::Failed(failure)),
-                Input::Status { token } => {
+                Input::Add { token, .. } | Input::Check { token, .. } | Input::TakeOver { token, .. } => {
+                    (token, Answer::Failed(failure))
+                }
+                Input::Status { token, .. } => {
                     let code = code::NOT_AVAILABLE;
                     (token, Answer::Failed(Failure { code, ..failure }))
                 }
@@ -341,7 +345,11 @@ impl Verb {
             Call::Check(check) => Self::Check(check),
             Call::Del(Del { attachment }) => Self::Del(attachment),
             Call::Gc(gc) => Self::Gc(gc),
-            Call::Status => Self::Status,
+            Call::Status(status) => Self::Status(status),
+            Call::TakeOver(take_over) => {
+                let seen = take_over.reservations.iter().map(|reservation| netns::sees(&reservation.netns)).collect();
+                Self::TakeOver { take_over: Box::new(take_over), seen }
+            }
             Call::Report => return None,
         })
     }

@@ -129,6 +129,7 @@ fn said(reply: &Reply) -> String {
         }
         Reply::Error(failure) => failure.code.to_string(),
         Reply::Report(_) => "report".into(),
+        Reply::TakeOver => "take over".into(),
     }
 }
 

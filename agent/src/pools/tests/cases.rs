@@ -72,15 +72,15 @@ fn exhaustion_names_pool_counts_and_remedy_and_costs_the_other_family_nothing() 
     );
     assert!(refused.records.is_empty());
     assert_eq!(pools.view(), before);
-    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    assert_eq!(ask(&mut pools, at(1), "s", ask_status(None)), "50");
     ask(&mut pools, at(2), "a", del("a"));
-    assert_eq!(ask(&mut pools, at(2), "s", Input::Status { token: token("s") }), "ok");
+    assert_eq!(ask(&mut pools, at(2), "s", ask_status(None)), "ok");
 }
 
 #[test]
 fn an_add_waits_for_the_assignment_and_no_longer_than_it_may() {
     let mut pools = live(&[]);
-    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    assert_eq!(ask(&mut pools, at(1), "s", ask_status(None)), "50");
     for (second, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
         assert_eq!(ask(&mut pools, at(second), name, add(name)), "waits");
     }
