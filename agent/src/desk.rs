@@ -44,7 +44,9 @@ impl Desk {
         let contradicts =
             |violation| RestoreError::Contradiction { path: journal.path().display().to_string(), violation };
         let pools = pools.live(now).map_err(contradicts)?;
-        Ok((Self { pools, journal, unwritten: Vec::new(), trouble: None }, found))
+        let mut desk = Self { pools, journal, unwritten: Vec::new(), trouble: None };
+        desk.tend();
+        Ok((desk, found))
     }
 
     /// Applies a batch. When this returns, what the replies say would survive the death of this process.
@@ -90,7 +92,7 @@ impl Desk {
         };
         match written {
             Err(JournalError::Lost { path }) => {
-                tracing::warn!(path = %path.display(), "the journal was removed; it is written anew");
+                tracing::warn!(path = %path.display(), "the journal was removed, or is an older agent's; it is written anew");
                 self.journal.rewrite(self.pools.snapshot(), self.spare(new))
             }
             Ok(()) if self.journal.wants_compaction() => {
@@ -116,7 +118,7 @@ impl Desk {
         self.trouble.as_deref()
     }
 
-    /// Makes the journal anew if somebody removed it, before it is needed, and tries whether it can be written again.
+    /// Makes the journal anew if somebody removed it or an older agent wrote it, before it is needed, and tries whether it can be written again.
     pub fn tend(&mut self) {
         if self.trouble.is_some() && self.unwritten.is_empty() {
             let room = RELEASE_ROOM * (self.pools.held() as u64 + 1);
@@ -127,7 +129,7 @@ impl Desk {
         if !self.journal.is_in_place()
             && let Err(error) = self.journal.rewrite(self.pools.snapshot(), 0)
         {
-            tracing::error!(%error, "the journal was removed and cannot be written anew");
+            tracing::error!(%error, "the journal has to be written anew, and cannot be");
         }
     }
 

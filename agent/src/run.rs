@@ -132,8 +132,10 @@ fn restore(folder: &Path, boot: &str, settings: &Settings, identity: &Identity) 
             match found {
                 Found::Nothing => tracing::info!("no journal of before: nothing is held"),
                 Found::Void => tracing::info!("the journal is of another boot, and void: nothing is held"),
-                Found::Records { count, cut: 0 } => tracing::info!(count, held, "restored from the journal"),
-                Found::Records { count, cut } => {
+                Found::Records { count, cut: 0, version } => {
+                    tracing::info!(count, held, version, "restored from the journal");
+                }
+                Found::Records { count, cut, version: _ } => {
                     tracing::warn!(count, held, cut, "restored from the journal; a torn batch at its end was cut off");
                 }
             }

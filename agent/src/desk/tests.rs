@@ -130,3 +130,24 @@ fn open_copy(folder: &Path, now: BootTime) -> Desk {
     fs::copy(folder.join("journal"), copy.path().join("journal")).unwrap();
     Desk::open(copy.path(), BOOT, rules(), now).unwrap().0
 }
+
+#[test]
+fn an_older_agents_journal_is_written_anew_at_the_start() {
+    let folder = TempDir::new().unwrap();
+    let mut desk = open(folder.path(), at(0));
+    ask(&mut desk, at(1), "", assigned(&["10.0.2.0/24", "fd00::/120"]));
+    let given = ask(&mut desk, at(2), "a", add("a"));
+    // Magic, then length, its checksum, that of the payload, and the payload, which begins with the version.
+    let path = desk.journal().path();
+    let mut bytes = fs::read(&path).unwrap();
+    let end = 20 + bytes[8] as usize;
+    bytes[20] = 1;
+    let sum = crc32fast::hash(&bytes[20..end]).to_le_bytes();
+    bytes[16..20].copy_from_slice(&sum);
+    fs::write(&path, bytes).unwrap();
+    for was in [1, 2] {
+        let (mut desk, found) = Desk::open(folder.path(), BOOT, rules(), at(4)).unwrap();
+        assert!(matches!(found, Found::Records { version, .. } if version == was), "{found:?}");
+        assert_eq!(ask(&mut desk, at(5), "a", add("a")), given);
+    }
+}

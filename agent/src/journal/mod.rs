@@ -27,8 +27,11 @@ pub use disk::Refuses;
 use disk::{Disk, Limit};
 use frame::{Flaw, Frames};
 
-/// Raised whenever older agents could not read what is written.
-pub const VERSION: u32 = 1;
+/// Raised whenever older agents could not read what is written. 2: networks with ranges of their own.
+pub const VERSION: u32 = 2;
+
+/// The oldest that is still read: what it wrote is written anew in the format of today at the start.
+const OLDEST: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"CADASTRE";
 const NAME: &str = "journal";
@@ -59,6 +62,8 @@ pub struct Journal {
     compactions: u64,
     buffer: Vec<u8>,
     limit: Limit,
+    /// Written by an older agent, so that nothing may be added to it.
+    outdated: bool,
 }
 
 /// Which boot of which node a journal is of.
@@ -79,6 +84,7 @@ pub enum Found {
     Records {
         count: u64,
         cut: u64,
+        version: u32,
     },
 }
 
@@ -90,7 +96,7 @@ pub enum JournalError {
         path.display()
     )]
     Damaged { path: PathBuf, offset: u64, flaw: Flaw },
-    #[error("journal {} has version {found}, and this agent reads {VERSION}: start the release that wrote it", path.display())]
+    #[error("journal {} has version {found}, and this agent reads {OLDEST} to {VERSION}: start the release that wrote it", path.display())]
     Version { path: PathBuf, found: u32 },
     #[error("journal {} is of node {found}, not of {node}: give each node a state folder of its own", path.display())]
     OtherNode { path: PathBuf, found: String, node: String },
@@ -98,8 +104,8 @@ pub enum JournalError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("a record cannot be encoded: {source}")]
     Encode { source: postcard::Error },
-    /// Somebody removed or replaced the file: `rewrite` makes it anew.
-    #[error("journal {} is not there any more", path.display())]
+    /// Somebody removed or replaced the file, or an older agent wrote it: `rewrite` makes it anew.
+    #[error("journal {} has to be written anew", path.display())]
     Lost { path: PathBuf },
 }
 
@@ -129,7 +135,9 @@ impl Journal {
         };
         let compact_at = SMALLEST_COMPACTION.max(len.saturating_mul(2));
         let folder = folder.to_owned();
-        let mut journal = Self { folder, header, disk, len, compact_at, compactions: 0, buffer: Vec::new(), limit };
+        let outdated = matches!(found, Found::Records { version, .. } if version != VERSION);
+        let buffer = Vec::new();
+        let mut journal = Self { folder, header, disk, len, compact_at, compactions: 0, buffer, limit, outdated };
         if matches!(found, Found::Records { cut, .. } if cut > 0) {
             journal.truncate()?;
         }
@@ -162,7 +170,7 @@ impl Journal {
         // Not at once again if this fails.
         self.compact_at = self.len + SMALLEST_COMPACTION;
         let (disk, len) = renew(&self.folder, &self.header, records, spare, &self.limit)?;
-        (self.disk, self.len) = (disk, len);
+        (self.disk, self.len, self.outdated) = (disk, len, false);
         self.compact_at = SMALLEST_COMPACTION.max(len.saturating_mul(2));
         self.compactions += 1;
         Ok(())
@@ -174,9 +182,12 @@ impl Journal {
         self.len >= self.compact_at
     }
 
-    /// Whether the path still leads to the file that is written to.
+    /// Whether the path still leads to the file that is written to, and that file may be added to.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
+        if self.outdated {
+            return false;
+        }
         let there = fs::metadata(self.path()).map(|there| (there.dev(), there.ino()));
         there.ok().is_some_and(|there| Some(there) == self.disk.identity())
     }
@@ -302,13 +313,13 @@ fn read(
         }
     }
     let end = frames.end();
-    Ok((Found::Records { count, cut: (bytes.len() - end) as u64 }, end as u64))
+    Ok((Found::Records { count, cut: (bytes.len() - end) as u64, version: header.version }, end as u64))
 }
 
 fn header(path: &Path, payload: &[u8], damaged: &dyn Fn(usize, Flaw) -> JournalError) -> Result<Header, JournalError> {
     let unreadable = |_| damaged(MAGIC.len(), Flaw::NoHeader);
     let (found, _) = postcard::take_from_bytes::<u32>(payload).map_err(unreadable)?;
-    if found != VERSION {
+    if !(OLDEST..=VERSION).contains(&found) {
         return Err(JournalError::Version { path: path.to_owned(), found });
     }
     postcard::from_bytes(payload).map_err(unreadable)

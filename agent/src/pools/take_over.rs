@@ -74,7 +74,9 @@ impl Pools<Live> {
         let pool = network.pool.clone();
         let held = |address: IpAddr| HeldAddress { pool: pool.clone(), address, grant: uuid::Uuid::nil() };
         let addresses: Vec<HeldAddress> = reserved.iter().map(|(address, ..)| held(*address)).collect();
-        addresses.iter().for_each(|held| network.restore(None, held.address));
+        for held in &addresses {
+            network.restore(None, held.address);
+        }
         let Some((_, Reservation { netns, pod, .. }, seen)) = reserved.pop() else { return };
         let cadastre_messages::Netns { path, device, inode } = netns;
         let netns = NetnsRecord { path, device, inode, seen };

@@ -256,7 +256,7 @@ impl World {
         let all = |range: &&str| -> Vec<IpAddr> {
             let (subnet, ends) = range.split_once(' ').map_or((*range, None), |(subnet, ends)| (subnet, Some(ends)));
             let subnet: Cidr = subnet.parse().unwrap();
-            let last = subnet.size() - if subnet.family() == Family::V4 { 1 } else { 0 };
+            let last = subnet.size() - u128::from(subnet.family() == Family::V4);
             let within = (2..last).filter_map(|number| subnet.nth(number));
             let ends = ends.and_then(|ends| ends.split_once('-'));
             let ends = ends.map(|(from, to)| (from.parse::<IpAddr>().unwrap(), to.parse::<IpAddr>().unwrap()));
