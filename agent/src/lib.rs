@@ -3,7 +3,7 @@
 //! ```text
 //! plugin ──▶ serve ──▶ desk ──▶ pools     who holds which address: decisions, no I/O, no clock
 //!              ▲         └────▶ journal   what survives the death of this process
-//! tombstones ──┤
+//! tombstones ──┤             survey  what lives on the node, if the journal cannot say it
 //! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
 //! ```
 
@@ -21,4 +21,5 @@ pub mod report;
 pub mod run;
 pub mod serve;
 pub mod status_command;
+pub mod survey;
 pub mod tombstones;

@@ -38,8 +38,14 @@ enum Command {
         /// Where metrics and health are served; port 0 lets the kernel choose.
         #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962")]
         listen: SocketAddr,
+        /// libcni's folder: its cache of results says who has which address if the journal cannot.
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
+        cni_cache: PathBuf,
+        /// Folder of the network namespaces, looked into likewise.
+        #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+        netns_dir: PathBuf,
         /// Seconds between two searches for addresses of pods that are gone.
-        #[arg(long, default_value_t = 60.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
+        #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
         reconcile_seconds: f64,
     },
     /// Say how the agent of this node is, and who has which address.
@@ -64,10 +70,19 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { config, node_name, state_dir, socket, listen, reconcile_seconds } => {
+        Command::Run { config, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_seconds } => {
             let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
             every.and_then(|reconcile_every| {
-                block_on(Options { config, node_name, state_dir, socket, listen, reconcile_every })
+                block_on(Options {
+                    config,
+                    node_name,
+                    state_dir,
+                    socket,
+                    listen,
+                    cni_cache,
+                    netns_dir,
+                    reconcile_every,
+                })
             })
         }
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),

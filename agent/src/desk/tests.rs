@@ -12,7 +12,7 @@ use crate::pools::fixtures::*;
 const BOOT: &str = "boot-1";
 
 fn open(folder: &Path, now: BootTime) -> Desk {
-    Desk::open(folder, BOOT, rules(), now).unwrap().0
+    opener(folder, BOOT).open(now).unwrap().desk
 }
 
 fn ask(desk: &mut Desk, now: BootTime, name: &str, input: Input) -> String {
@@ -39,7 +39,7 @@ fn a_restart_gives_the_same_addresses_to_the_same_attachments() {
         "10.0.2.52/24 via 10.0.2.1, fd00::34/120 via fd00::1",
         "next fit goes on"
     );
-    assert_eq!(Desk::open(folder.path(), "boot-2", rules(), at(1)).unwrap().1, Found::Void);
+    assert_eq!(opener(folder.path(), "boot-2").open(at(1)).unwrap().found, Found::Void);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_journal_stays_small_however_long_the_agent_runs() {
 fn open_copy(folder: &Path, now: BootTime) -> Desk {
     let copy = TempDir::new().unwrap();
     fs::copy(folder.join("journal"), copy.path().join("journal")).unwrap();
-    Desk::open(copy.path(), BOOT, rules(), now).unwrap().0
+    open(copy.path(), now)
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn an_older_agents_journal_is_written_anew_at_the_start() {
     bytes[16..20].copy_from_slice(&sum);
     fs::write(&path, bytes).unwrap();
     for was in [1, 2] {
-        let (mut desk, found) = Desk::open(folder.path(), BOOT, rules(), at(4)).unwrap();
+        let Opened { mut desk, found, .. } = opener(folder.path(), BOOT).open(at(4)).unwrap();
         assert!(matches!(found, Found::Records { version, .. } if version == was), "{found:?}");
         assert_eq!(ask(&mut desk, at(5), "a", add("a")), given);
     }

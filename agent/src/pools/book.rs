@@ -141,6 +141,7 @@ impl Book {
         let Blocks { assigned, blocks } = blocks;
         self.assigned.clone_from(assigned);
         self.follow_grants(blocks);
+        self.follow_found(blocks);
         let mut problems = Vec::new();
         let blocks: Vec<BlockRecord> =
             blocks.iter().filter(|block| self.fits(block).map_err(|why| problems.push(why)).is_ok()).cloned().collect();

@@ -69,7 +69,7 @@ impl Pools<Live> {
             }
             Input::Status { token, status } => step.replies.push((token, self.status(&status))),
             Input::TakeOver { token, take_over, seen } => self.take_over(now, token, *take_over, &seen, step),
-            Input::Assigned(assignment) => self.assign(assignment, step),
+            Input::Assigned(assignment) => self.assign(now, assignment, step),
             Input::PeerGone(token) => self.phase.parked.retain(|parked| parked.token != token),
             Input::Undelivered(holder) => {
                 let told = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.confirmed);
@@ -215,8 +215,9 @@ impl Pools<Live> {
         }
     }
 
-    fn assign(&mut self, assignment: Assignment, step: &mut Step) {
+    fn assign(&mut self, now: BootTime, assignment: Assignment, step: &mut Step) {
         let Assignment { assigned, absence, blocks } = assignment;
+        self.hold_strays(&blocks, now, step);
         self.book.absence = absence;
         let mut before = self.book.blocks();
         let mut wanted = crate::record::Blocks { assigned, blocks: self.book.merged(&blocks) };
@@ -273,7 +274,8 @@ impl Pools<Live> {
         }
         let records = std::mem::take(&mut step.records).into_iter();
         let keep = |record: &Record| match record {
-            Record::Gave(_) | Record::TookOver { .. } => false,
+            Record::TookOver { .. } => false,
+            Record::Gave(gave) => !undone(gave.id),
             Record::Released { id, .. } | Record::Acked { id, .. } => !undone(*id),
             Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } | Record::LastOfSet { .. } => true,
         };

@@ -188,6 +188,14 @@ impl Network {
         }
     }
 
+    /// The address is used, though it was said to rest.
+    pub fn stop_cooling(&mut self, address: IpAddr) {
+        if let Some(place) = self.cooling.iter().position(|cooling| cooling.address == address) {
+            self.cooling.remove(place);
+            self.free(address);
+        }
+    }
+
     pub fn set_last(&mut self, place: usize, address: IpAddr) {
         self.last.insert(place, address);
     }

@@ -10,6 +10,7 @@
 
 mod book;
 mod check;
+mod found;
 mod give;
 mod input;
 mod live;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use cadastre_messages::Attachment;
 
 pub use check::Violation;
+pub use found::STRAY_NETWORK;
 pub use input::{Answer, Assignment, Holder, Input, Step, Token};
 pub use refusal::{broken, not_written};
 pub use share::ShareCounts;
@@ -38,6 +40,7 @@ pub use view::{BlockView, HolderView, NetworkView, ShareView, View};
 
 use crate::boot_time::BootTime;
 use crate::record::{Gave, HoldId, Record};
+use crate::survey::Stray;
 use book::{Book, Hold};
 use live::Parked;
 
@@ -63,6 +66,7 @@ pub struct Pools<Phase> {
 #[derive(Debug, Default)]
 pub struct Restoring {
     by_id: HashMap<HoldId, Arc<Attachment>>,
+    strays: Vec<Stray>,
 }
 
 /// Everything is known: ADDs are served.
@@ -72,6 +76,8 @@ pub struct Live {
     parked: VecDeque<Parked>,
     /// Something came that a parked ADD may have waited for.
     stirred: bool,
+    /// Addresses that a survey found in namespaces, and that no block contained so far.
+    strays: Vec<Stray>,
 }
 
 impl Pools<Restoring> {
@@ -132,8 +138,8 @@ impl Pools<Restoring> {
     pub fn live(mut self, now: BootTime) -> Result<Pools<Live>, Violation> {
         self.book.end_cooling(now, self.rules.address_cooling);
         self.book.shares.retain(|share| !share.is_empty());
-        let Self { rules, book, phase: _ } = self;
-        let pools = Pools { rules, book, phase: Live::default() };
+        let Self { rules, book, phase: Restoring { by_id: _, strays } } = self;
+        let pools = Pools { rules, book, phase: Live { strays, ..Live::default() } };
         pools.check()?;
         Ok(pools)
     }

@@ -187,7 +187,7 @@ impl Share {
         }
     }
 
-    /// Replay: this attachment holds that address. An address of no known block gets one of its own that gives nothing.
+    /// Replay: an attachment holds that address. An address of no known block gets one of its own that gives nothing.
     pub(super) fn restore(&mut self, held: &HeldAddress, at: BootTime, rest: Duration) {
         self.end_cooling(at, rest);
         let unit = Cidr::host(held.address);
@@ -208,6 +208,14 @@ impl Share {
             drop(self.space.claim(&Cidr::host(address)));
         }
         self.rest(address, since);
+    }
+
+    /// The address is used, though it was said to rest: it stays taken.
+    pub(super) fn stop_cooling(&mut self, address: IpAddr) {
+        if let Some(place) = self.cooling.iter().position(|cooling| cooling.address == address) {
+            self.cooling.remove(place);
+            self.free(address);
+        }
     }
 
     pub(super) fn set_cursor(&mut self, cursor: Cidr) {

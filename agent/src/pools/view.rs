@@ -89,6 +89,7 @@ impl Pools<Live> {
             blocks: share
                 .blocks
                 .iter()
+                .filter(|block| !block.grant.is_nil()) // Where an address was found, and no block is known yet.
                 .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state })
                 .collect(),
             has_any: share.has_any(),

@@ -9,6 +9,7 @@
 mod connection;
 mod listen;
 mod owner;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use listen::{ListenError, Socket, folder_of};
-pub use owner::{Message, Owner, State};
+pub use owner::{Message, Owner};
+pub use state::State;
 
 use crate::metrics::Metrics;
 use crate::pools::Token;

@@ -16,12 +16,12 @@ use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, Status, 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::state::State;
 use crate::boot_time::BootTime;
-use crate::desk::Desk;
 use crate::metrics::Metrics;
 use crate::netns::{self, Probe};
 use crate::outlook::{Cluster, JournalOutlook, Outlook};
-use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, broken, not_written};
+use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, not_written};
 use crate::record::NetnsRecord;
 use crate::report::{Identity, report};
 use crate::tombstones::{Tombstone, Tombstones};
@@ -67,14 +67,6 @@ pub enum Verb {
     Gc(Gc),
     Status(Status),
     TakeOver { take_over: Box<TakeOver>, seen: Vec<bool> },
-}
-
-/// Serving, or knowing why not.
-#[derive(Debug)]
-pub enum State {
-    Serving(Box<Desk>),
-    /// The journal cannot be read: no ADD, and DEL has nothing to release.
-    Broken(String),
 }
 
 /// What the owner is given.
@@ -166,6 +158,7 @@ impl Owner {
             }
         }
         if pass {
+            inputs.splice(0..0, self.state.mend());
             inputs.push(Input::Pass);
         }
         match &mut self.state {
@@ -177,10 +170,7 @@ impl Owner {
                 let lost = self.settle(step, &tombstones);
                 self.take_back(lost);
             }
-            State::Broken(why) => {
-                let why = why.clone();
-                self.refuse(&inputs, &why);
-            }
+            State::Broken(_) => self.refuse(inputs),
         }
         questions
     }
@@ -261,21 +251,10 @@ impl Owner {
         }
     }
 
-    fn refuse(&mut self, inputs: &[Input], why: &str) {
-        for input in inputs {
-            let failure = broken(why);
-            let (token, answer) = match input {
-                Input::Add { token, .. } | Input::Check { token, .. } | Input::TakeOver { token, .. } => {
-                    (token, Answer::Failed(failure))
-                }
-                Input::Status { token, .. } => {
-                    let code = code::NOT_AVAILABLE;
-                    (token, Answer::Failed(Failure { code, ..failure }))
-                }
-                Input::Del { token, .. } | Input::Gc { token, .. } => (token, Answer::done()),
-                _ => continue,
-            };
-            if let Some(waiting) = self.waiting.remove(token) {
+    fn refuse(&mut self, inputs: Vec<Input>) {
+        let State::Broken(broken) = &mut self.state else { return };
+        for (token, answer) in inputs.into_iter().filter_map(|input| broken.answer(input)) {
+            if let Some(waiting) = self.waiting.remove(&token) {
                 drop(waiting.reply.send(answer));
             }
         }
@@ -294,8 +273,12 @@ impl Owner {
                 },
                 problems: self.problems.clone(),
             },
-            State::Broken(why) => Outlook {
-                journal: JournalOutlook { trouble: Some(why.clone()), unreadable: true, ..JournalOutlook::default() },
+            State::Broken(broken) => Outlook {
+                journal: JournalOutlook {
+                    trouble: Some(broken.why().to_owned()),
+                    unreadable: true,
+                    ..JournalOutlook::default()
+                },
                 ..Outlook::default()
             },
         };

@@ -1,20 +1,30 @@
 //! What makes a test of the pools four lines long.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cadastre_api::Mode;
-use cadastre_messages::{Add, Attachment, Check, Local, Netns, Pod, Range, Status, TakeOver};
+use cadastre_messages::{Add, Attachment, Check, DEFAULT_SOCKET, Local, Netns, Pod, Range, Status, TakeOver};
 use uuid::Uuid;
 
 use crate::boot_time::BootTime;
+use crate::desk::Opener;
 use crate::pools::{Answer, Assignment, Input, Live, Pools, Restoring, Rules, Step, Token};
 use crate::record::{Assigned, BlockRecord, BlockState, Record};
+use crate::survey::Places;
 
 pub const REST: Duration = Duration::from_secs(30);
 pub const WAIT: Duration = Duration::from_secs(10);
 
 pub fn rules() -> Rules {
     Rules { node: "n1".into(), address_cooling: REST, add_wait: WAIT }
+}
+
+/// Of a state folder; what lives on the node is looked for beside it.
+pub fn opener(folder: &Path, boot: &str) -> Opener {
+    let beside = |name: &str| folder.join(name);
+    let places = Places { cache: beside("cni"), namespaces: beside("netns"), socket: DEFAULT_SOCKET.into() };
+    Opener { folder: folder.to_owned(), boot: boot.to_owned(), rules: rules(), places }
 }
 
 pub fn at(seconds: u64) -> BootTime {
