@@ -8,7 +8,9 @@
 //! ```
 
 pub mod boot_time;
+pub mod command;
 pub mod desk;
+pub mod explain;
 pub mod journal;
 pub mod kube;
 pub mod lock;
@@ -20,6 +22,5 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod serve;
-pub mod status_command;
 pub mod survey;
 pub mod tombstones;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use cadastre_agent::command::{explain, status};
 use cadastre_agent::run::{Options, run};
-use cadastre_agent::status_command::status;
 use cadastre_messages::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -60,6 +60,18 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
     },
+    /// Say who has an address, since when, where it came from and what would free it; or why a pod has none.
+    Explain {
+        /// An address, `namespace/pod`, or a pod's name.
+        #[arg(value_name = "POD|ADDRESS")]
+        what: String,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Socket of the agent.
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,6 +98,7 @@ fn main() -> ExitCode {
             })
         }
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+        Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::boot_time::boot_id;
 use crate::desk::Opener;
-use crate::kube::{Links, drive};
+use crate::kube::{Annotations, Links, Pods, drive};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, PREFIX};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;
-use crate::serve::{Owner, Socket, State, folder_of, serve};
+use crate::serve::{Front, Message, Owner, Socket, State, folder_of, serve};
 use crate::survey::Places;
 use crate::tombstones::Tombstones;
 
@@ -81,7 +81,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (socket, folder) = socket?;
     let tombstones = Tombstones::open(&folder, &boot).context("cannot open the tombstones")?;
     let owner = Owner::new(identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
-    let serving = Serving { socket, owner, queue: (to_owner.clone(), queue), metrics, shutdown: shutdown.clone() };
+    let pods = Pods::default();
+    let (annotations, questions) = Annotations::new(pods.clone());
+    let front = Front { owner: to_owner.clone(), annotations, metrics };
+    let serving = Serving { socket, owner, queue, front, shutdown: shutdown.clone() };
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
 
@@ -93,7 +96,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         reconcile_every,
     };
     tokio::select! {
-        () = drive(&settings, links) => {}
+        () = drive(&settings, links, pods, questions) => {}
         () = watch_readiness(identity, outlook, &readiness) => {}
         () = shutdown.requested() => {}
     }
@@ -106,18 +109,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 struct Serving {
     socket: Socket,
     owner: Owner,
-    queue: (mpsc::UnboundedSender<crate::serve::Message>, mpsc::UnboundedReceiver<crate::serve::Message>),
-    metrics: Metrics,
+    queue: mpsc::UnboundedReceiver<Message>,
+    front: Front,
     shutdown: Shutdown,
 }
 
 impl Serving {
     fn start(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
         let run = move || {
-            let Self { socket, owner, queue, metrics, shutdown } = self;
+            let Self { socket, owner, queue, front, shutdown } = self;
             let stop = shutdown.trigger().clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let served = runtime.block_on(serve(socket, owner, queue, metrics, shutdown));
+            let served = runtime.block_on(serve(socket, owner, queue, front, shutdown));
             stop.fire(); // Without the socket the rest is of no use.
             Ok(served?)
         };

@@ -34,7 +34,7 @@ pub fn on(order: Order) -> Result<Option<Value>, Error> {
             other => Err(other.map_or_else(|error| error, |reply| unexpected(&reply))),
         },
         Call::Status(_) => nothing(told(&socket, reply, code::NOT_AVAILABLE)),
-        Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report => {
+        Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => {
             nothing(told(&socket, reply, code::TRY_AGAIN))
         }
     };
@@ -75,6 +75,7 @@ fn unexpected(reply: &Reply) -> Error {
         Reply::TakeOver => "takeover",
         Reply::Error(_) => "error",
         Reply::Report(_) => "report",
+        Reply::Explanation(_) => "explanation",
     };
     let message = format!("the cadastre agent of this node gave a reply that does not belong to the question: {kind}");
     Error::new(code::INTERNAL, message, "run plugin and agent of the same release on this node")

@@ -10,6 +10,7 @@
 
 mod book;
 mod check;
+mod explain;
 mod found;
 mod give;
 mod input;

@@ -240,6 +240,12 @@ impl Share {
         self.blocks.iter().any(|block| block.cidr.contains_addr(address))
     }
 
+    /// Whether nobody gets it, ever: first or last of its block.
+    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
+        let host = Cidr::host(address);
+        self.space.reserved().any(|range| range.overlaps(&host))
+    }
+
     pub(super) fn cooling(&self) -> impl Iterator<Item = &Cooling> {
         self.cooling.iter()
     }

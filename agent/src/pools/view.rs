@@ -58,6 +58,8 @@ pub struct BlockView {
     pub cidr: Cidr,
     pub grant: Uuid,
     pub state: BlockState,
+    /// Addresses that attachments hold.
+    pub used: u64,
 }
 
 /// One attachment, as reconciliation sees it.
@@ -77,6 +79,10 @@ impl HolderView {
     pub fn pod(&self) -> Option<&PodName> {
         self.hold.held.pod.as_ref()
     }
+
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.hold.held.addresses.iter().map(|held| held.address)
+    }
 }
 
 impl Pools<Live> {
@@ -90,7 +96,7 @@ impl Pools<Live> {
                 .blocks
                 .iter()
                 .filter(|block| !block.grant.is_nil()) // Where an address was found, and no block is known yet.
-                .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state })
+                .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state, used: block.used })
                 .collect(),
             has_any: share.has_any(),
             yielded: share.yielded,

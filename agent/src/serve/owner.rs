@@ -11,18 +11,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cadastre_messages::report::Report;
+use cadastre_messages::explain::Explanation;
+use cadastre_messages::report::{self, Report};
 use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, Status, TakeOver, ValidAttachment, code};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::state::State;
 use crate::boot_time::BootTime;
+use crate::explain::{Refusals, explain};
 use crate::metrics::Metrics;
 use crate::netns::{self, Probe};
 use crate::outlook::{Cluster, JournalOutlook, Outlook};
 use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, not_written};
-use crate::record::NetnsRecord;
+use crate::record::{NetnsRecord, PodName};
 use crate::report::{Identity, report};
 use crate::tombstones::{Tombstone, Tombstones};
 
@@ -44,6 +46,8 @@ pub enum Message {
     Event(Input),
     /// Everything, for people.
     Report(oneshot::Sender<Report>),
+    /// What is known of an address or a pod, for people.
+    Explain(String, oneshot::Sender<Explanation>),
     /// Every attachment, for reconciliation.
     Holders(oneshot::Sender<Vec<HolderView>>),
 }
@@ -81,12 +85,17 @@ pub struct Owner {
     /// Callers that have no answer yet.
     waiting: HashMap<Token, Waiting>,
     problems: Vec<String>,
+    refusals: Refusals,
+    /// Attachments released by tombstones since the start.
+    replayed: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
     reply: oneshot::Sender<Answer>,
     permit: Option<OwnedSemaphorePermit>,
+    /// Of an ADD.
+    about: Option<(Attachment, Option<PodName>)>,
 }
 
 impl Owner {
@@ -99,8 +108,9 @@ impl Owner {
         outlook: watch::Sender<Outlook>,
         cluster: watch::Receiver<Cluster>,
     ) -> Self {
-        let (waiting, problems) = (HashMap::new(), Vec::new());
-        let mut owner = Self { identity, state, tombstones, metrics, outlook, cluster, waiting, problems };
+        let (waiting, problems, refusals) = (HashMap::new(), Vec::new(), Refusals::default());
+        let mut owner =
+            Self { identity, state, tombstones, metrics, outlook, cluster, waiting, problems, refusals, replayed: 0 };
         owner.show();
         owner
     }
@@ -154,7 +164,9 @@ impl Owner {
             match message {
                 Message::Call(asked) => inputs.extend(self.admit(asked)),
                 Message::Event(input) => inputs.push(input),
-                question @ (Message::Report(_) | Message::Holders(_)) => questions.push(question),
+                question @ (Message::Report(_) | Message::Explain(..) | Message::Holders(_)) => {
+                    questions.push(question);
+                }
             }
         }
         if pass {
@@ -185,7 +197,11 @@ impl Owner {
             drop(reply.send(Answer::Failed(failure)));
             return None;
         }
-        self.waiting.insert(token, Waiting { reply, permit: Some(permit) });
+        let about = match &call {
+            Verb::Add { add, .. } => Some((add.attachment.clone(), add.pod.clone().map(PodName::from))),
+            _ => None,
+        };
+        self.waiting.insert(token, Waiting { reply, permit: Some(permit), about });
         Some(match call {
             Verb::Add { add, seen } => Input::Add { token, add, seen },
             Verb::Check(check) => Input::Check { token, check },
@@ -221,7 +237,10 @@ impl Owner {
         let mut lost = Vec::new();
         for (token, answer) in replies {
             let sent = match self.waiting.remove(&token) {
-                Some(Waiting { reply, permit: _ }) => reply.send(answer),
+                Some(Waiting { reply, permit: _, about }) => {
+                    self.remember(about, &answer);
+                    reply.send(answer)
+                }
                 None => Err(answer),
             };
             if let Err(Answer::Given { holder, new: true, .. }) = sent {
@@ -232,6 +251,7 @@ impl Owner {
         self.waiting.values_mut().for_each(|waiting| waiting.permit = None);
         self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
         self.metrics.tombstones.inc_by(by_tombstone);
+        self.replayed += by_tombstone;
         self.metrics.reclaimed.inc_by(by_proof);
         self.metrics.undelivered.inc_by(undelivered);
         for problem in problems.iter().flatten() {
@@ -242,6 +262,15 @@ impl Owner {
             self.tombstones.remove(tombstones);
         }
         lost
+    }
+
+    /// Why an ADD failed, for whoever asks why a pod has no address.
+    fn remember(&mut self, about: Option<(Attachment, Option<PodName>)>, answer: &Answer) {
+        let Some((attachment, pod)) = about else { return };
+        match answer {
+            Answer::Failed(failure) => self.refusals.remember(attachment, pod, failure.clone(), BootTime::now()),
+            _ => self.refusals.forget(&attachment),
+        }
     }
 
     fn take_back(&mut self, lost: Vec<Input>) {
@@ -301,8 +330,16 @@ impl Owner {
                     State::Serving(desk) => desk.pools.addresses(),
                     State::Broken(_) => Vec::new(),
                 };
-                let report = report(&self.identity, &self.outlook.borrow(), &self.cluster.borrow(), addresses);
-                drop(to.send(report));
+                let tombstones = report::Tombstones { waiting: self.tombstones.count(), replayed: self.replayed };
+                let (outlook, cluster) = (self.outlook.borrow(), self.cluster.borrow());
+                drop(to.send(report(&self.identity, &outlook, &cluster, tombstones, addresses, BootTime::now())));
+            }
+            (Message::Explain(what, to), State::Serving(desk)) => {
+                let (refusals, outlook) = (&self.refusals, self.outlook.borrow());
+                drop(to.send(explain(&what, &desk.pools, refusals, &outlook, BootTime::now())));
+            }
+            (Message::Explain(what, to), State::Broken(broken)) => {
+                drop(to.send(Explanation { what, findings: Vec::new(), note: broken.why().to_owned() }));
             }
             (Message::Holders(to), State::Serving(desk)) => drop(to.send(desk.pools.holders(None).collect())),
             _ => {}
@@ -333,7 +370,7 @@ impl Verb {
                 let seen = take_over.reservations.iter().map(|reservation| netns::sees(&reservation.netns)).collect();
                 Self::TakeOver { take_over: Box::new(take_over), seen }
             }
-            Call::Report => return None,
+            Call::Report | Call::Explain(_) => return None,
         })
     }
 }

@@ -42,15 +42,16 @@ impl Agent {
         let tombstones = Tombstones::open(folder, BOOT).unwrap();
         let metrics = Metrics::new(&mut cadastre_runtime::Catalog::new("test"));
         let (outlook_to, outlook) = watch::channel(Outlook::default());
-        let (_, cluster) = watch::channel(Cluster { version: Some("1.36 (v1.36.3)".into()), trouble: None });
+        let (_, cluster) = watch::channel(Cluster { version: Some("1.36 (v1.36.3)".into()), ..Cluster::default() });
         let identity = Identity { node: "n1".into(), configured: Mode::ClusterPool };
         let owner = Owner::new(identity, state, tombstones, metrics.clone(), outlook_to, cluster);
         let (to_owner, queue) = mpsc::unbounded_channel();
         let (stop, shutdown) = Shutdown::manual();
-        let channel = (to_owner.clone(), queue);
+        let (annotations, _) = crate::kube::Annotations::new(crate::kube::Pods::default());
+        let front = Front { owner: to_owner.clone(), annotations, metrics };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(socket, owner, channel, metrics, shutdown)).unwrap();
+            runtime.block_on(serve(socket, owner, queue, front, shutdown)).unwrap();
         });
         Self { folder: folder.to_owned(), to_owner, outlook, stop, thread: Some(thread) }
     }
@@ -128,6 +129,7 @@ fn said(reply: &Reply) -> String {
         }
         Reply::Error(failure) => failure.code.to_string(),
         Reply::Report(_) => "report".into(),
+        Reply::Explanation(_) => "explanation".into(),
         Reply::TakeOver => "take over".into(),
     }
 }
@@ -260,6 +262,30 @@ fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     send(&mut slow, &Call::Report); // And never reads.
     assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/24");
     drop(half);
+}
+
+#[test]
+fn callers_that_never_finish_their_line_give_way_to_others() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.2.0/24"]);
+    let mut half: Vec<UnixStream> = (0..400)
+        .map(|_| {
+            let mut stream = agent.connect();
+            stream.write_all(b"{\"protocol\":1").unwrap();
+            stream
+        })
+        .collect();
+    for n in 0..50 {
+        assert!(said(&agent.ask(&add(&n.to_string()))).ends_with("/24"));
+    }
+    let mut refused = String::new();
+    BufReader::new(half.remove(0)).read_line(&mut refused).unwrap();
+    assert!(refused.contains("half a line, and too many other callers wait"), "{refused}");
+    // Who was not in the way may still say the rest.
+    let mut last = half.pop().unwrap();
+    last.write_all(b",\"verb\":\"status\"}\n").unwrap();
+    assert_eq!(said(&receive(last)), "ok");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cadastre_messages::Failure;
+use cadastre_messages::explain::Finding;
 
 use super::fixtures::*;
 use crate::pools::{Answer, Holder, Input, Live, Pools, Restoring, Token};
@@ -323,4 +324,46 @@ fn what_is_found_before_its_block_is_known_waits_for_it() {
     step(&mut pools, at(40), [Input::Pass]);
     let share = &pools.view().shares[0];
     assert_eq!((share.blocks.len(), share.counts.free), (1, 1));
+}
+
+#[test]
+fn every_address_can_be_explained() {
+    let mut pools = live(&["10.0.2.0/29", "fd00::/120"]);
+    for name in ["a", "b"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    ask(&mut pools, at(2), "b", del("b"));
+    let look = |_: &NetnsRecord| crate::netns::Probe::Lives;
+    let state = |pools: &Pools<Live>, address: &str| {
+        let findings = pools.explain_address(address.parse().unwrap(), at(62), &look);
+        let [finding] = &findings[..] else { return findings.len().to_string() };
+        serde_json::to_value(finding).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    for (address, expected) in [
+        ("10.0.2.0", "reserved"),
+        ("10.0.2.1", "router"),
+        ("10.0.2.2", "held"),
+        ("10.0.2.3", "cooling"),
+        ("10.0.2.4", "free"),
+        ("10.0.2.7", "reserved"),
+        ("fd00::3", "cooling"),
+        ("10.0.3.1", "0"),
+    ] {
+        assert_eq!(state(&pools, address), expected, "{address}");
+    }
+    let Finding::Held(held) = &pools.explain_pod("a", at(62), &look)[0] else { panic!("not held") };
+    assert_eq!((held.owner.as_str(), held.since, held.told), ("default/a", 61, Some(61)));
+    assert_eq!(held.from, "block 10.0.2.0/29 of pool default");
+    assert!(
+        held.freed_by.starts_with("the DEL of net/a/eth0; or, once pod and namespace are gone"),
+        "{}",
+        held.freed_by
+    );
+    assert_eq!(pools.explain_pod("default/a", at(62), &look).len(), 2);
+    assert!(pools.explain_pod("other/a", at(62), &look).is_empty());
+    step(&mut pools, at(62), [assigned(&["10.0.2.0/29 retiring"])]);
+    assert_eq!(state(&pools, "10.0.2.5"), "closed");
+    step(&mut pools, at(63), [gone(), add("w")]);
+    let waits = pools.explain_pod("w", at(64), &look);
+    assert!(matches!(&waits[..], [Finding::Waiting { left: 9, .. }]), "{waits:?}");
 }
