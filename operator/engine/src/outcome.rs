@@ -63,21 +63,20 @@ impl Engine {
                 return;
             }
             Outcome::Conflict => self.counters.conflicts += 1,
-            Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) => {
-                self.hold_page(id);
-                self.ledger.page_mut(id).trouble = Some(why);
-            }
-            Outcome::Done(_) | Outcome::NotFound => self.hold_page(id),
+            failed => self.hold_page(id, &failed),
         }
         self.ledger.page_mut(id).lost();
         self.read_page(id);
     }
 
-    fn hold_page(&mut self, id: PageId) {
+    fn hold_page(&mut self, id: PageId, failed: &Outcome) {
         let now = self.now;
         let page = self.ledger.page_mut(id);
         page.failures += 1;
         page.not_before = Some(backoff(now, page.failures));
+        if let Some(why) = failed.why() {
+            page.trouble = Some(why.to_owned());
+        }
     }
 
     /// Reads a page again, unless what is under way will tell as much.
@@ -119,10 +118,7 @@ impl Engine {
                 if let Outcome::Unreadable(why) = &failed {
                     self.shun_page(id, why);
                 }
-                self.hold_page(id);
-                if let Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) = failed {
-                    self.ledger.page_mut(id).trouble = Some(why);
-                }
+                self.hold_page(id, &failed);
                 let at = self.ledger.page(id).not_before.unwrap_or(self.now);
                 self.timers.insert((at, Later::Reread(id)));
                 return;
