@@ -272,7 +272,8 @@ async fn a_ledger_that_may_not_be_written_is_said() -> Result<()> {
     let said = async || {
         let waits = "waiting_nodes{reason=\"LedgerNotWritten\"} 3\n";
         let ready = site.operator.http("/readyz").await?;
-        Ok(ready.contains("IPAMLedger") && site.operator.http("/metrics").await?.contains(waits))
+        let ready = ready.starts_with("HTTP/1.1 503") && ready.contains("ledger: not ready: IPAMLedger default-");
+        Ok(ready && site.operator.http("/metrics").await?.contains(waits))
     };
     until("readiness names the page, and a metric counts who waits", said).await?;
     let asked = site.proxy.count(is_it);
