@@ -1,4 +1,4 @@
-//! Addresses as text: checked here, passed on as they came.
+//! Addresses as text: checked here, and passed on in the one spelling that the agent compares.
 
 use std::net::IpAddr;
 
@@ -32,6 +32,22 @@ impl Family {
         }
     }
 
+    /// The address that stands for "no gateway" in a route.
+    pub fn unspecified(self) -> &'static str {
+        match self {
+            Self::V4 => "0.0.0.0",
+            Self::V6 => "::",
+        }
+    }
+
+    /// By which a pod asks for an address.
+    pub fn annotation(self) -> &'static str {
+        match self {
+            Self::V4 => "cadastre.io/ipv4",
+            Self::V6 => "cadastre.io/ipv6",
+        }
+    }
+
     pub fn everywhere(self) -> &'static str {
         match self {
             Self::V4 => "0.0.0.0/0",
@@ -39,7 +55,8 @@ impl Family {
         }
     }
 
-    fn bits(self) -> u8 {
+    /// Length of an address, in bits.
+    pub fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
             Self::V6 => 128,
@@ -55,9 +72,27 @@ pub fn in_cidr(text: &str) -> Option<IpAddr> {
     (digits && length.parse::<u8>().ok()? <= Family::of(&address).bits()).then_some(address)
 }
 
+/// An address in its canonical spelling, with or without prefix length. An IPv4 address that is written as one of IPv6 is
+/// one of IPv4, as in the reference plugins.
+pub fn with_or_without_length(text: &str) -> Option<IpAddr> {
+    let address = if text.contains('/') { in_cidr(text) } else { text.parse().ok() };
+    address.map(|address| address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        for text in ["10.0.0.5", "10.0.0.5/24", "::ffff:10.0.0.5"] {
+            assert_eq!(with_or_without_length(text).unwrap().to_string(), "10.0.0.5");
+        }
+        assert_eq!(with_or_without_length("FD00:0::5/64").unwrap().to_string(), "fd00::5");
+        for bad in ["", "10.0.0.256", "10.0.0.5/33", "10.0.0.5/", "a", " 10.0.0.5"] {
+            assert_eq!(with_or_without_length(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn cidrs() {
