@@ -4,8 +4,11 @@
 //! ipam.addressStyle   address               gateway   routes, unless the configuration lists its own
 //! subnet (default)    10.0.2.48/24          yes       a default route, if the caller is one of those that want it
 //! host                10.0.2.48/32          no        none
-//! onlink              10.0.2.48/32          yes       to the gateway on the link, then a default route by it
+//! onlink              10.0.2.48/32          yes       to the gateway on the link (always), then a default route by it
+//!        in IPv6      fd00::30/128          no        the same; a bridge that is the gateway gets it as by `subnet`
 //! ```
+//!
+//! In IPv6 a route to what is on the link is one without gateway, and callers put the address's own gateway into those.
 //!
 //! Networks with ranges of their own are answered as host-local answers: `subnet`, and no route that is not listed.
 
@@ -30,7 +33,7 @@ pub struct Answer {
     /// The network has ranges of its own.
     local: bool,
     /// For addresses that come without one; at most one of each family.
-    gateways: Vec<String>,
+    gateways: Vec<IpAddr>,
     routes: Option<Vec<Route>>,
     pub dns: Map<String, Value>,
 }
@@ -41,6 +44,10 @@ pub struct Ip {
     pub family: Family,
     pub address: String,
     pub gateway: Option<String>,
+    /// Where routes lead, also if it is not said beside the address.
+    router: Option<String>,
+    /// The router is in no subnet of the interface.
+    on_link: bool,
 }
 
 /// `ipam.addressStyle`.
@@ -58,6 +65,8 @@ enum Caller {
     Ptp,
     /// Puts the gateway on the bridge, and invents one where there is none, which may be a pod's address.
     GatewayBridge,
+    /// The same, and makes a default route; ours beside it is one too many.
+    DefaultGatewayBridge,
     /// Joins a network that is there already, at whose gateway nobody may answer.
     Joiner,
     /// Nobody that is known to go wrong.
@@ -89,26 +98,47 @@ impl Answer {
             return Err(broken(&format!("gateway {gateway:?} is not an address")));
         }
         let family = Family::of(&address);
-        let gateway = given.gateway.clone().or_else(|| self.gateway(family));
-        if gateway.is_none() && (self.caller.needs_gateway() || self.style == Style::Onlink) {
+        let style = self.style_of(family);
+        let router = match &given.gateway {
+            Some(gateway) => Some(gateway.clone()),
+            None => self.configured_gateway(family, style, &given.address)?,
+        };
+        if router.is_none() && (self.caller.needs_gateway() || style == Style::Onlink) {
             return Err(self.without_gateway(&given.address));
         }
-        Ok(match self.style {
-            Style::Subnet => Ip { family, address: given.address.clone(), gateway },
-            Style::Host => Ip { family, address: format!("{address}/{}", family.bits()), gateway: None },
-            Style::Onlink => Ip { family, address: format!("{address}/{}", family.bits()), gateway },
+        let alone = format!("{address}/{}", family.bits());
+        let whole = given.address.clone();
+        Ok(match style {
+            Style::Subnet => Ip { family, address: whole, gateway: router.clone(), router, on_link: false },
+            Style::Host => Ip { family, address: alone, gateway: None, router: None, on_link: false },
+            Style::Onlink => {
+                let gateway = router.clone().filter(|_| family.no_gateway().is_some());
+                Ip { family, address: alone, gateway, router, on_link: true }
+            }
         })
     }
 
-    fn gateway(&self, family: Family) -> Option<String> {
-        let of_family = |gateway: &&String| gateway.parse().is_ok_and(|gateway| Family::of(&gateway) == family);
-        self.gateways.iter().find(of_family).cloned()
+    fn style_of(&self, family: Family) -> Style {
+        // It invents a gateway for an address without one, which IPv6 needs to have none.
+        let invents = self.caller.is_gateway_bridge() && family.no_gateway().is_none();
+        if self.style == Style::Onlink && invents { Style::Subnet } else { self.style }
+    }
+
+    /// `ipam.gateway` of this family, if that is what the address can use.
+    fn configured_gateway(&self, family: Family, style: Style, address: &str) -> Result<Option<String>, Error> {
+        let Some(gateway) = self.gateways.iter().find(|gateway| Family::of(gateway) == family) else { return Ok(None) };
+        if style == Style::Subnet && !address::is_neighbour(address, gateway) {
+            let message = format!("gateway {gateway} of ipam.gateway is no other address of the subnet of {address}");
+            let remedy = "use larger blocks, which have a gateway of their own, or ipam.addressStyle \"onlink\" unless the interface plugin is ptp";
+            return Err(Error::new(code::BAD_CONFIG, message, remedy));
+        }
+        Ok(Some(gateway.to_string()))
     }
 
     fn without_gateway(&self, address: &str) -> Error {
         let who = match self.caller {
             Caller::Ptp => "ptp",
-            Caller::GatewayBridge => "a bridge that is the gateway",
+            Caller::GatewayBridge | Caller::DefaultGatewayBridge => "a bridge that is the gateway",
             Caller::Joiner | Caller::Other => "ipam.addressStyle \"onlink\"",
         };
         let remedy = if self.local {
@@ -121,24 +151,24 @@ impl Answer {
 
     /// The routes, those to gateways first: others lead through them.
     pub fn routes(self, ips: &[Ip]) -> Vec<Route> {
-        let gateways = || Family::BOTH.into_iter().filter_map(|family| Some((family, gateway(ips, family)?)));
-        let ways_out = !self.local && self.caller.wants_way_out();
-        match (self.style, self.routes) {
-            (Style::Onlink, listed) => {
-                let on_link = gateways().map(|(family, gateway)| Route::on_link(family, gateway));
-                let out = || gateways().map(|(family, gateway)| Route::default_via(family, gateway)).collect();
-                on_link.chain(listed.unwrap_or_else(out)).collect()
+        let first = |family| ips.iter().filter(move |ip| ip.family == family).find_map(Ip::hop);
+        let hops: Vec<(&Ip, &str)> = Family::BOTH.into_iter().filter_map(first).collect();
+        let on_link = hops.iter().filter(|(ip, _)| ip.on_link).map(|(ip, router)| Route::on_link(ip.family, router));
+        let out = || match self.style {
+            Style::Onlink => hops.iter().map(|(ip, router)| Route::default_via(ip.family, router)).collect(),
+            Style::Subnet if self.caller.wants_way_out() && !self.local => {
+                hops.iter().map(|(ip, _)| Route::default(ip.family)).collect()
             }
-            (_, Some(listed)) => listed,
-            (Style::Subnet, None) if ways_out => gateways().map(|(family, _)| Route::default(family)).collect(),
-            (Style::Subnet | Style::Host, None) => Vec::new(),
-        }
+            Style::Subnet | Style::Host => Vec::new(),
+        };
+        on_link.chain(self.routes.unwrap_or_else(out)).collect()
     }
 }
 
-/// The first gateway of a family.
-fn gateway(ips: &[Ip], family: Family) -> Option<&str> {
-    ips.iter().filter(|ip| ip.family == family).find_map(|ip| ip.gateway.as_deref())
+impl Ip {
+    fn hop(&self) -> Option<(&Self, &str)> {
+        self.router.as_deref().map(|router| (self, router))
+    }
 }
 
 fn broken(what: &str) -> Error {
@@ -170,7 +200,7 @@ impl Style {
                 "remove one of them",
             ),
             (_, Caller::Ptp) => ("ptp needs the prefix length of a subnet", "remove it, or use \"subnet\""),
-            (Self::Host, Caller::GatewayBridge) => {
+            (Self::Host, Caller::GatewayBridge | Caller::DefaultGatewayBridge) => {
                 ("it gives no gateway, and a bridge that is the gateway needs one", "use \"subnet\" or \"onlink\"")
             }
             (Self::Onlink, _) if version < Version::V1_1_0 => {
@@ -188,24 +218,29 @@ impl Caller {
         let set = |key| field(document, key) == Some(&Value::Bool(true));
         match field(document, "type").and_then(Value::as_str).unwrap_or_default() {
             "ptp" => Self::Ptp,
-            "bridge" if set("isGateway") || set("isDefaultGateway") => Self::GatewayBridge,
+            "bridge" if set("isDefaultGateway") => Self::DefaultGatewayBridge,
+            "bridge" if set("isGateway") => Self::GatewayBridge,
             "bridge" | "macvlan" | "ipvlan" | "vlan" | "host-device" => Self::Joiner,
             _ => Self::Other,
         }
     }
 
     fn needs_gateway(self) -> bool {
-        matches!(self, Self::Ptp | Self::GatewayBridge)
+        self == Self::Ptp || self.is_gateway_bridge()
+    }
+
+    fn is_gateway_bridge(self) -> bool {
+        matches!(self, Self::GatewayBridge | Self::DefaultGatewayBridge)
     }
 
     /// Those that make the gateway themselves, and those that ignore routes or are not known.
     fn wants_way_out(self) -> bool {
-        !matches!(self, Self::Joiner)
+        !matches!(self, Self::Joiner | Self::DefaultGatewayBridge)
     }
 }
 
 /// `ipam.gateway` of a network without ranges: an address, or one of each family in a list.
-fn gateways(ipam: &Map<String, Value>) -> Result<Vec<String>, Error> {
+fn gateways(ipam: &Map<String, Value>) -> Result<Vec<IpAddr>, Error> {
     let Some(value) = field(ipam, "gateway").filter(|value| *value != "") else { return Ok(Vec::new()) };
     let wrong = || {
         let remedy =
@@ -219,7 +254,7 @@ fn gateways(ipam: &Map<String, Value>) -> Result<Vec<String>, Error> {
     if Family::BOTH.into_iter().any(|family| of(family) > 1) {
         return Err(wrong());
     }
-    Ok(addresses.iter().map(IpAddr::to_string).collect())
+    Ok(addresses)
 }
 
 #[cfg(test)]
@@ -257,7 +292,7 @@ mod tests {
             (json!({ "type": "ptp" }), true),
             (json!({ "type": "cilium-cni" }), true),
             (json!({ "type": "bridge", "isGateway": true }), true),
-            (json!({ "type": "bridge", "isDefaultGateway": true }), true),
+            (json!({ "type": "bridge", "isGateway": true, "isDefaultGateway": true }), false),
             (json!({ "type": "bridge", "isGateway": false }), false),
             (json!({ "type": "bridge" }), false),
             (json!({ "type": "macvlan" }), false),
@@ -294,6 +329,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_of_ipv6_is_a_route_without_gateway() {
+        let address = GivenAddress { address: "fd00::30/120".into(), gateway: Some("fd00::1".into()) };
+        let given = Given { addresses: vec![address] };
+        let said = |document: Value| said(answer(&document, &json!({ "addressStyle": "onlink" })).unwrap(), &given);
+        let out = json!({ "dst": "::/0", "gw": "fd00::1" });
+        let routes = json!([{ "dst": "fd00::1/128", "scope": 253 }, out]);
+        assert_eq!(said(json!({ "type": "macvlan" })), Ok(("fd00::30/128".into(), None, routes)));
+        let bridge = json!({ "type": "bridge", "isGateway": true });
+        assert_eq!(said(bridge), Ok(("fd00::30/120".into(), Some("fd00::1".into()), json!([out]))));
+    }
+
+    #[test]
     fn a_configured_gateway_is_for_addresses_without_one() {
         let both = json!({ "gateway": ["10.0.2.254", "fd00::1"] });
         for ipam in [json!({ "gateway": "10.0.2.254" }), both] {
@@ -302,6 +349,13 @@ mod tests {
             assert_eq!(gateway_of(given(Some("10.0.2.1"))), Some("10.0.2.1".into()));
         }
         assert_eq!(said(answer(&json!({}), &json!({ "gateway": "fd00::1" })).unwrap(), &given(None)).unwrap().1, None);
+        let apart = |ipam: &Value| said(answer(&json!({ "type": "macvlan" }), ipam).unwrap(), &given(None));
+        for gateway in ["10.0.3.1", "10.0.2.48"] {
+            let message =
+                format!("gateway {gateway} of ipam.gateway is no other address of the subnet of 10.0.2.48/24");
+            assert_eq!(apart(&json!({ "gateway": gateway })), Err(message));
+        }
+        assert!(apart(&json!({ "gateway": "10.0.3.1", "addressStyle": "onlink" })).is_ok());
         for bad in [json!(7), json!("10.0.2.1/24"), json!(["10.0.2.1", "10.0.2.2"]), json!([""])] {
             let refused = answer(&json!({}), &json!({ "gateway": bad })).unwrap_err();
             assert_eq!(refused, (code::BAD_CONFIG, format!("ipam.gateway is {bad}")));

@@ -41,9 +41,10 @@ impl Route {
     /// To a gateway that lies in no subnet of the interface: it is on the same link all the same.
     pub fn on_link(family: Family, gateway: &str) -> Self {
         let destination = format!("{gateway}/{}", family.bits());
-        let pairs =
-            [("dst", destination.into()), ("gw", family.unspecified().into()), ("scope", Value::from(SCOPE_LINK))];
-        Self { family, object: pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect() }
+        let mut object =
+            Map::from_iter([("dst".to_owned(), destination.into()), ("scope".to_owned(), SCOPE_LINK.into())]);
+        object.extend(family.no_gateway().map(|none| ("gw".to_owned(), none.into())));
+        Self { family, object }
     }
 
     fn parse(version: Version, at: usize, value: &Value) -> Result<Self, Error> {
