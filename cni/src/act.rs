@@ -1,44 +1,89 @@
 //! What each verb makes of the agent's answer, or of there being none.
 //!
 //! ```text
-//!          reply ok     reply given   reply error     agent away
-//! ADD      999          the result    as it is        11, 6 if what it says is garbled
-//! CHECK    nothing      999           as it is        the same
-//! DEL      nothing      tombstone     tombstone       tombstone: always success
-//! GC       nothing      999           as it is        as ADD
-//! STATUS   nothing      999           as it is        50
+//!          reply ok     reply given   reply takeover       reply error     agent away
+//! ADD      999          the result    TAKEOVER, again      as it is        11, 6 if what it says is garbled
+//! CHECK    nothing      999           999                  as it is        the same
+//! DEL      nothing      tombstone     tombstone            tombstone       tombstone: always success
+//! GC       nothing      999           999                  as it is        as ADD
+//! STATUS   nothing      999           999                  as it is        50
 //! ```
+//!
+//! An address that was given and then cannot be said is given back, since the caller of an ADD that fails calls no DEL.
 
 use std::path::Path;
+use std::time::Instant;
 
-use cadastre_messages::{Attachment, Call, Del, Reply, code};
+use cadastre_messages::{Attachment, Call, Del, Given, Reply, code};
 use serde_json::Value;
 
 use crate::agent::{self, Away, Patience};
-use crate::call::Order;
+use crate::call::{Addition, Errand, Order};
 use crate::error::Error;
-use crate::{log, result, tombstone};
+use crate::{log, result, take_over, tombstone};
 
 /// What to print on stdout, if anything.
 pub fn on(order: Order) -> Result<Option<Value>, Error> {
-    let Order { version, socket, call, routes } = order;
-    let Some(call) = call else { return Ok(None) };
-    let reply = agent::ask(&socket, &call, Patience::of(&call));
-    let answer = match call {
-        Call::Del(Del { attachment }) => {
-            bury(&socket, attachment, reply);
-            Ok(None)
-        }
-        Call::Add(_) => match told(&socket, reply, code::TRY_AGAIN) {
-            Ok(Reply::Given(given)) => result::render(version, &given, routes).map(Some),
-            other => Err(other.map_or_else(|error| error, |reply| unexpected(&reply))),
-        },
-        Call::Status(_) => nothing(told(&socket, reply, code::NOT_AVAILABLE)),
-        Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => {
-            nothing(told(&socket, reply, code::TRY_AGAIN))
-        }
+    let Order { version, socket, errand } = order;
+    let answer = match errand {
+        None => Ok(None),
+        Some(Errand::Add(addition)) => add(&socket, addition).map(Some),
+        Some(Errand::Other(call)) => other(&socket, call),
     };
     answer.map_err(|error| error.at(version))
+}
+
+fn other(socket: &Path, call: Call) -> Result<Option<Value>, Error> {
+    let reply = agent::ask(socket, &call, Patience::of(&call));
+    match call {
+        Call::Del(Del { attachment }) => {
+            bury(socket, attachment, reply);
+            Ok(None)
+        }
+        Call::Status(_) => nothing(told(socket, reply, code::NOT_AVAILABLE)),
+        Call::Add(_) | Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => {
+            nothing(told(socket, reply, code::TRY_AGAIN))
+        }
+    }
+}
+
+fn add(socket: &Path, addition: Addition) -> Result<Value, Error> {
+    let Addition { add, answer, host_local } = addition;
+    let start = Instant::now();
+    let attachment = add.attachment.clone();
+    let call = Call::Add(add);
+    let given = match within(start, socket, &call)? {
+        Reply::TakeOver => {
+            take_over(start, socket, &host_local, &attachment.network)?;
+            given(within(start, socket, &call)?)
+        }
+        reply => given(reply),
+    }?;
+    result::render(&given, answer).inspect_err(|_| give_back(socket, attachment))
+}
+
+/// One of the calls that together are an ADD, within what is left of its time.
+fn within(start: Instant, socket: &Path, call: &Call) -> Result<Reply, Error> {
+    told(socket, agent::ask(socket, call, Patience::of(call).left_since(start)), code::TRY_AGAIN)
+}
+
+fn given(reply: Reply) -> Result<Given, Error> {
+    match reply {
+        Reply::Given(given) => Ok(given),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn take_over(start: Instant, socket: &Path, folder: &Path, network: &str) -> Result<(), Error> {
+    for line in take_over::lines(folder, network)? {
+        nothing(within(start, socket, &Call::TakeOver(line)))?;
+    }
+    Ok(())
+}
+
+fn give_back(socket: &Path, attachment: Attachment) {
+    let call = Call::Del(Del { attachment: attachment.clone() });
+    bury(socket, attachment, agent::ask(socket, &call, Patience::of(&call)));
 }
 
 /// The agent's own errors pass as they are.

@@ -1,4 +1,4 @@
-//! Addresses as text: checked here, passed on as they came.
+//! Addresses as text: checked here, and passed on in the one spelling that the agent compares.
 
 use std::net::IpAddr;
 
@@ -32,6 +32,22 @@ impl Family {
         }
     }
 
+    /// The gateway of a route to what is on the link, where the caller would put its own for a route without one.
+    pub fn no_gateway(self) -> Option<&'static str> {
+        match self {
+            Self::V4 => Some("0.0.0.0"),
+            Self::V6 => None, // The kernel refuses "::".
+        }
+    }
+
+    /// By which a pod asks for an address.
+    pub fn annotation(self) -> &'static str {
+        match self {
+            Self::V4 => "cadastre.io/ipv4",
+            Self::V6 => "cadastre.io/ipv6",
+        }
+    }
+
     pub fn everywhere(self) -> &'static str {
         match self {
             Self::V4 => "0.0.0.0/0",
@@ -39,7 +55,8 @@ impl Family {
         }
     }
 
-    fn bits(self) -> u8 {
+    /// Length of an address, in bits.
+    pub fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
             Self::V6 => 128,
@@ -49,15 +66,71 @@ impl Family {
 
 /// The address in `10.0.2.48/24`, if that is what it is.
 pub fn in_cidr(text: &str) -> Option<IpAddr> {
+    parts(text).map(|(address, _)| address)
+}
+
+fn parts(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address = address.parse().ok()?;
     let digits = length.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && length.parse::<u8>().ok()? <= Family::of(&address).bits()).then_some(address)
+    let length = length.parse().ok().filter(|length| digits && *length <= Family::of(&address).bits())?;
+    Some((address, length))
+}
+
+/// Whether `other` is another address of the subnet in `10.0.2.48/24`.
+pub fn is_neighbour(cidr: &str, other: &IpAddr) -> bool {
+    let number = |address: &IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(*address)),
+        IpAddr::V6(address) => u128::from(*address),
+    };
+    parts(cidr).is_some_and(|(address, length)| {
+        let family = Family::of(&address);
+        let differing = number(&address) ^ number(other);
+        let host_bits = u32::from(family.bits() - length);
+        family == Family::of(other) && differing != 0 && differing.checked_shr(host_bits).unwrap_or(0) == 0
+    })
+}
+
+/// An address in its canonical spelling, with or without prefix length. An IPv4 address that is written as one of IPv6 is
+/// one of IPv4, as in the reference plugins.
+pub fn with_or_without_length(text: &str) -> Option<IpAddr> {
+    let address = if text.contains('/') { in_cidr(text) } else { text.parse().ok() };
+    address.map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        for text in ["10.0.0.5", "10.0.0.5/24", "::ffff:10.0.0.5"] {
+            assert_eq!(with_or_without_length(text).unwrap().to_string(), "10.0.0.5");
+        }
+        assert_eq!(with_or_without_length("FD00:0::5/64").unwrap().to_string(), "fd00::5");
+        for bad in ["", "10.0.0.256", "10.0.0.5/33", "10.0.0.5/", "a", " 10.0.0.5"] {
+            assert_eq!(with_or_without_length(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn neighbours_share_a_subnet() {
+        let table = [
+            ("10.0.2.48/24", "10.0.2.1", true),
+            ("10.0.2.48/24", "10.0.2.48", false),
+            ("10.0.2.48/24", "10.0.3.1", false),
+            ("10.0.2.48/32", "10.0.2.49", false),
+            ("10.0.2.48/0", "192.0.2.1", true),
+            ("10.0.2.48/24", "::10.0.2.1", false),
+            ("fd00::30/120", "fd00::1", true),
+            ("fd00::30/120", "fd00::101", false),
+            ("fd00::30/0", "::1", true),
+            ("nonsense", "10.0.2.1", false),
+        ];
+        for (cidr, other, expected) in table {
+            assert_eq!(is_neighbour(cidr, &other.parse().unwrap()), expected, "{cidr} {other}");
+        }
+    }
 
     #[test]
     fn cidrs() {

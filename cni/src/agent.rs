@@ -40,13 +40,19 @@ impl Patience {
         let (connect, total, guarded) = match call {
             // Agents roll in less than 3 s. The agent itself lets an ADD wait for 10 s unless told otherwise, and has to
             // be the one who gives up: it knows why.
-            Call::Add(_) | Call::Check(_) => (3_000, 30_000, false),
+            // What is taken over is a part of an ADD, whose time it spends: see `left_since`.
+            Call::Add(_) | Call::Check(_) | Call::TakeOver(_) => (3_000, 30_000, false),
             // A tombstone does as well, so there is no use in waiting.
             Call::Del(_) => (80, 5_000, true),
             Call::Gc(_) => (0, 30_000, true),
-            Call::Status(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => (0, 5_000, true),
+            Call::Status(_) | Call::Report | Call::Explain(_) => (0, 5_000, true),
         };
         Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total), guarded }
+    }
+
+    /// What is left of it, for one call of several.
+    pub fn left_since(self, start: Instant) -> Self {
+        Self { total: self.total.saturating_sub(start.elapsed()), ..self }
     }
 }
 

@@ -16,10 +16,15 @@ pub fn value<'a>(args: &'a str, key: &str) -> Option<&'a str> {
 
 /// The pod, if the runtime names one fully.
 pub fn pod(args: &str) -> Option<Pod> {
+    pod_of(|key| value(args, key))
+}
+
+/// The pod, from wherever the runtime's arguments are kept.
+pub fn pod_of<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<Pod> {
     Some(Pod {
-        namespace: value(args, "K8S_POD_NAMESPACE")?.to_owned(),
-        name: value(args, "K8S_POD_NAME")?.to_owned(),
-        uid: value(args, "K8S_POD_UID").map(str::to_owned),
+        namespace: value("K8S_POD_NAMESPACE")?.to_owned(),
+        name: value("K8S_POD_NAME")?.to_owned(),
+        uid: value("K8S_POD_UID").map(str::to_owned),
     })
 }
 

@@ -1,72 +1,89 @@
 //! Environment and configuration become one request to the agent, or an error; nothing is sent before all of it is valid.
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Gc, Netns, Status, ValidAttachment, code};
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Gc, Status, ValidAttachment, code};
 use serde_json::Value;
 
+use crate::answer::Answer;
 use crate::environment::{Environment, Verb};
 use crate::error::Error;
 use crate::netconf::Netconf;
-use crate::route::{self, Route};
 use crate::version::Version;
-use crate::{address, args};
+use crate::{address, args, asked, host_local, netns, ranges};
 
-/// What to ask, whom, and how to say the answer.
+/// What to ask whom.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
     pub version: Version,
     pub socket: PathBuf,
     /// `None` if there is nothing to do, as for a GC that lists nothing.
-    pub call: Option<Call>,
-    /// ADD's routes as the configuration wants them; `None` leaves the choice to us.
-    pub routes: Option<Vec<Route>>,
+    pub errand: Option<Errand>,
+}
+
+/// What to ask, with what is needed to make something of the reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Errand {
+    Add(Addition),
+    Other(Call),
+}
+
+/// An ADD.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Addition {
+    pub add: Add,
+    /// How to say what was given.
+    pub answer: Answer,
+    /// Where host-local may have kept what it reserved for this network.
+    pub host_local: PathBuf,
 }
 
 pub fn parse(environment: &Environment, stdin: &[u8]) -> Result<Order, Error> {
     let netconf = Netconf::parse(environment.verb, stdin)?;
     let version = netconf.version;
-    order(environment, netconf).map_err(|error| error.at(version))
+    let errand = errand(environment, &netconf).map_err(|error| error.at(version))?;
+    Ok(Order { version, socket: netconf.socket, errand })
 }
 
-fn order(environment: &Environment, netconf: Netconf) -> Result<Order, Error> {
+fn errand(environment: &Environment, netconf: &Netconf) -> Result<Option<Errand>, Error> {
     let attachment = Attachment {
         network: netconf.name.clone(),
         container_id: environment.container_id.clone(),
         interface: environment.interface.clone(),
     };
-    let mut routes = None;
     let call = match environment.verb {
-        Verb::Add => {
-            routes = route::of(netconf.version, &netconf.ipam)?;
-            Some(Call::Add(add(environment, &netconf, attachment)?))
-        }
-        Verb::Check => Some(Call::Check(Check { attachment, addresses: previous(&netconf)? })),
+        Verb::Add => return addition(environment, netconf, attachment).map(|addition| Some(Errand::Add(addition))),
+        Verb::Check => Some(Call::Check(Check { attachment, addresses: previous(netconf)? })),
         Verb::Del => Some(Call::Del(Del { attachment })),
-        Verb::Gc => valid(&netconf)?.map(|valid| Call::Gc(Gc { network: attachment.network, valid })),
-        Verb::Status => Some(Call::Status(Status::default())),
+        Verb::Gc => valid(netconf)?.map(|valid| Call::Gc(Gc { network: attachment.network, valid })),
+        Verb::Status => Some(Call::Status(status(netconf)?)),
         Verb::Version => None,
     };
-    Ok(Order { version: netconf.version, socket: netconf.socket, call, routes })
+    Ok(call.map(Errand::Other))
 }
 
-fn add(environment: &Environment, netconf: &Netconf, attachment: Attachment) -> Result<Add, Error> {
-    netconf.asks_nothing_unserved()?;
-    if let Some(address) = args::value(&environment.args, "IP") {
-        let message = format!("IP={address} in CNI_ARGS is not supported");
-        let remedy = "remove it: the node's blocks say which addresses there are";
-        return Err(Error::new(code::UNSUPPORTED_FIELD, message, remedy));
-    }
-    Ok(Add::new(attachment, netns(&environment.netns), args::pod(&environment.args)))
+fn addition(environment: &Environment, netconf: &Netconf, attachment: Attachment) -> Result<Addition, Error> {
+    netconf.asks_for_nothing_static()?;
+    let local = ranges::of(netconf)?;
+    let asked = asked::of(environment, netconf)?;
+    let answer = Answer::of(netconf, local.is_some())?;
+    let host_local = host_local::folder(&netconf.ipam, &netconf.name)?;
+    let add = Add {
+        attachment,
+        netns: netns::at(&environment.netns),
+        pod: args::pod(&environment.args),
+        asked: asked.addresses,
+        annotated: asked.annotated,
+        local,
+    };
+    Ok(Addition { add, answer, host_local })
 }
 
-/// Device and inode prove later that this namespace is gone, even if another one took its path.
-fn netns(path: &Path) -> Netns {
-    let (device, inode) = fs::metadata(path).map_or((0, 0), |file| (file.dev(), file.ino()));
-    Netns { path: path.to_string_lossy().into_owned(), device, inode }
+/// A network with ranges of its own has a state of its own.
+fn status(netconf: &Netconf) -> Result<Status, Error> {
+    let local = ranges::of(netconf)?;
+    Ok(Status { network: local.is_some().then(|| netconf.name.clone()), local })
 }
 
 /// The addresses of `prevResult`, whichever version wrote it.
@@ -109,7 +126,7 @@ fn valid(netconf: &Netconf) -> Result<Option<Vec<ValidAttachment>>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use cadastre_messages::Pod;
+    use cadastre_messages::{Local, Netns, Pod, Range};
     use serde_json::json;
 
     use super::*;
@@ -124,13 +141,18 @@ mod tests {
         }
     }
 
+    /// The call, if there is one.
     fn call(verb: Verb, patch: &Value) -> Result<Option<Call>, (Version, u32)> {
         let mut netconf = json!({ "cniVersion": "1.1.0", "name": "net", "ipam": { "type": "cadastre" } });
         for (key, value) in patch.as_object().unwrap() {
             netconf[key] = value.clone();
         }
         let order = parse(&environment(verb), netconf.to_string().as_bytes());
-        order.map(|order| order.call).map_err(|error| (error.version, error.failure.code))
+        let call = |errand| match errand {
+            Errand::Add(addition) => Call::Add(addition.add),
+            Errand::Other(call) => call,
+        };
+        order.map(|order| order.errand.map(call)).map_err(|error| (error.version, error.failure.code))
     }
 
     fn attachment() -> Attachment {
@@ -146,11 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_known_by_device_and_inode() {
-        let path = Path::new("/proc/self/ns/net");
-        let file = fs::metadata(path).unwrap();
-        assert_eq!(netns(path), Netns { path: "/proc/self/ns/net".into(), device: file.dev(), inode: file.ino() });
-        assert_ne!(file.ino(), 0);
+    fn a_network_with_ranges_says_so_in_add_and_status() {
+        let ranges = json!({ "ipam": { "subnet": "10.1.0.0/16" }, "args": { "cni": { "ips": ["10.1.0.7"] } } });
+        let range = Range { subnet: "10.1.0.0/16".into(), ..Range::default() };
+        let local = Some(Local { sets: vec![vec![range]] });
+        let Ok(Some(Call::Add(add))) = call(Verb::Add, &ranges) else { panic!("no ADD") };
+        assert_eq!((&add.local, &add.asked[..]), (&local, &["10.1.0.7".to_owned()][..]));
+        let status = Status { network: Some("net".into()), local };
+        assert_eq!(call(Verb::Status, &ranges), Ok(Some(Call::Status(status))));
+        assert_eq!(call(Verb::Status, &json!({})), Ok(Some(Call::Status(Status::default()))));
     }
 
     #[test]
@@ -165,13 +191,6 @@ mod tests {
             call(Verb::Add, &json!({ "cniVersion": "7.0.0" })),
             Err((Version::NEWEST, code::INCOMPATIBLE_VERSION))
         );
-    }
-
-    #[test]
-    fn a_particular_address_is_not_promised() {
-        let environment = Environment { args: "IP=10.0.0.7".into(), ..environment(Verb::Add) };
-        let error = parse(&environment, br#"{"cniVersion":"1.0.0","name":"net","ipam":{}}"#).unwrap_err();
-        assert_eq!((error.version, error.failure.code), (Version::V1_0_0, code::UNSUPPORTED_FIELD));
     }
 
     #[test]

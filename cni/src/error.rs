@@ -1,6 +1,6 @@
 //! The one shape in which every failure leaves: a CNI error object on stdout.
 
-use cadastre_messages::Failure;
+use cadastre_messages::{Failure, code};
 use serde_json::{Value, json};
 
 use crate::version::Version;
@@ -16,6 +16,12 @@ impl Error {
     /// `details` holds the remedy. The newest version is said until [`Error::at`] names the caller's.
     pub fn new(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Self {
         Failure { code, msg: msg.into(), details: details.into() }.into()
+    }
+
+    /// A key of the configuration, named by its path, that is missing or holds what it should not.
+    pub fn of_key(path: &str, found: Option<&Value>, remedy: impl Into<String>) -> Self {
+        let found = found.map_or_else(|| "is missing".into(), |found| format!("is {found}"));
+        Self::new(code::BAD_CONFIG, format!("{path} {found}"), remedy)
     }
 
     pub fn at(self, version: Version) -> Self {

@@ -3,7 +3,8 @@
 //! ```text
 //! environment ─┐                                    ┌─ result ──▶ stdout, exit 0
 //!              ├─▶ call ──▶ act ──▶ agent ──▶ reply ┤
-//! stdin ───────┘             └── DEL, agent away ──▶ tombstone
+//! stdin ───────┘             ├── DEL, agent away ──▶ tombstone
+//!                            └── ADD, new network ──▶ what host-local reserved ──▶ agent
 //!                                                   └─ error ───▶ stdout, exit 1
 //! ```
 //!
@@ -13,15 +14,23 @@
 mod act;
 mod address;
 mod agent;
+mod answer;
 mod args;
+mod asked;
+mod cache;
 mod call;
 mod environment;
 mod error;
+mod host_local;
 mod log;
 mod names;
 mod netconf;
+mod netns;
+mod ranges;
+mod resolver;
 mod result;
 mod route;
+mod take_over;
 mod tombstone;
 mod version;
 

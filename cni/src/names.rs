@@ -1,7 +1,7 @@
 //! Which container IDs, network names and interface names the specification allows.
 //!
-//! None of them ever becomes part of a path here; they are checked because a caller that breaks these rules is broken,
-//! and because the agent's records should hold nothing that no runtime can ask for again.
+//! They are checked because a caller that breaks these rules is broken, because the agent's records should hold nothing
+//! that no runtime can ask for again, and because those of an ADD become names of files that are looked for.
 
 /// Container IDs and network names: alphanumeric, then also `_`, `.`, `-`.
 pub fn is_identifier(text: &str) -> bool {

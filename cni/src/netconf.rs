@@ -16,10 +16,6 @@ use crate::version::Version;
 /// Longest path that fits into a socket address, without its closing zero (`sun_path`, unix(7)).
 const LONGEST_SOCKET: usize = 108 - 1;
 
-/// Keys that choose addresses in other IPAM plugins. Ignoring one would hand out an address that nobody asked for.
-const UNSERVED_IPAM: [&str; 7] = ["subnet", "ranges", "rangeStart", "rangeEnd", "gateway", "addresses", "resolvConf"];
-const UNSERVED_ELSEWHERE: [&str; 3] = ["runtimeConfig/ips", "runtimeConfig/ipRanges", "args/cni/ips"];
-
 /// A configuration that may be acted on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Netconf {
@@ -42,22 +38,20 @@ impl Netconf {
         version.allows(verb).and_then(|()| Self::strict(version, document)).map_err(|error| error.at(version))
     }
 
-    /// Refuses what asks for particular addresses.
-    pub fn asks_nothing_unserved(&self) -> Result<(), Error> {
-        let of_ipam = UNSERVED_IPAM.iter().map(|key| (format!("ipam.{key}"), self.ipam.get(*key)));
-        let elsewhere = UNSERVED_ELSEWHERE.iter().map(|path| (path.replace('/', "."), self.find(path)));
-        for (path, value) in of_ipam.chain(elsewhere) {
-            let Some(value) = value.filter(|value| !is_blank(value)) else { continue };
-            let message = format!("{path}, which is {value}, is not supported");
-            let remedy = "remove it: the node's blocks say which addresses there are";
-            return Err(Error::new(code::UNSUPPORTED_FIELD, message, remedy));
-        }
-        Ok(())
+    /// Refuses what the reference plugin `static` asks for: ignoring it would give an address that nobody asked for.
+    pub fn asks_for_nothing_static(&self) -> Result<(), Error> {
+        let Some(value) = field(&self.ipam, "addresses").filter(|value| !is_blank(value)) else { return Ok(()) };
+        let message = format!("ipam.addresses, which is {value}, is not supported");
+        let remedy =
+            "remove it: the node's blocks say which addresses there are; to ask for one of them, see runtimeConfig.ips";
+        Err(Error::new(code::UNSUPPORTED_FIELD, message, remedy))
     }
 
-    fn find(&self, path: &str) -> Option<&Value> {
-        let (first, rest) = path.split_once('/')?;
-        rest.split('/').fold(self.document.get(first), |value, key| value?.get(key))
+    /// A section of the document, such as `runtimeConfig` or `args/cni`; none if it is anything but an object.
+    pub fn section(&self, path: &str) -> Option<&Map<String, Value>> {
+        let mut sections = path.split('/');
+        let first = field(&self.document, sections.next()?)?.as_object();
+        sections.fold(first, |section, key| field(section?, key)?.as_object())
     }
 
     fn strict(version: Version, mut document: Map<String, Value>) -> Result<Self, Error> {
@@ -127,6 +121,15 @@ fn socket(ipam: &Map<String, Value>) -> Result<PathBuf, Error> {
 
 fn is_socket_path(path: &str) -> bool {
     Path::new(path).is_absolute() && path.len() <= LONGEST_SOCKET && !path.contains('\0') && !path.ends_with('/')
+}
+
+/// A key's value, however its letters are cased: the reference plugins read JSON that way, and a `rangestart` that were
+/// ignored would give addresses outside of the range. `null` is absent.
+pub fn field<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let exact = object.get(key);
+    let found =
+        exact.or_else(|| object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value));
+    found.filter(|value| !value.is_null())
 }
 
 /// `null`, `""`, `[]` and `{}` ask for nothing.
@@ -219,18 +222,36 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_choose_addresses_are_refused_by_name() {
-        let check = |patch: Value| {
-            let result = parse(Verb::Add, &netconf(&patch)).unwrap().asks_nothing_unserved();
+    fn the_static_plugins_addresses_are_refused_by_name() {
+        let check = |addresses: Value| {
+            let netconf = netconf(&json!({ "ipam": { "type": "cadastre", "addresses": addresses } }));
+            let result = parse(Verb::Add, &netconf).unwrap().asks_for_nothing_static();
             result.map_err(|error| (error.failure.code, error.failure.msg))
         };
-        assert_eq!(check(json!({ "runtimeConfig": { "mac": "x", "ips": [] }, "args": 1 })), Ok(()));
+        assert_eq!(check(json!([])), Ok(()));
         assert_eq!(
-            check(json!({ "ipam": { "subnet": "10.0.0.0/8" } })),
-            Err((code::UNSUPPORTED_FIELD, "ipam.subnet, which is \"10.0.0.0/8\", is not supported".into()))
+            check(json!(["10.0.0.5/8"])),
+            Err((code::UNSUPPORTED_FIELD, "ipam.addresses, which is [\"10.0.0.5/8\"], is not supported".into()))
         );
-        for patch in [json!({ "runtimeConfig": { "ips": ["1"] } }), json!({ "args": { "cni": { "ips": ["1"] } } })] {
-            assert_eq!(check(patch).unwrap_err().0, code::UNSUPPORTED_FIELD);
+    }
+
+    #[test]
+    fn keys_are_found_whatever_their_case() {
+        let Value::Object(object) = json!({ "rangestart": 1, "Subnet": 2, "subnet": 3, "gateway": null }) else {
+            unreachable!()
+        };
+        assert_eq!(field(&object, "rangeStart"), Some(&json!(1)));
+        assert_eq!(field(&object, "subnet"), Some(&json!(3)), "the exact one comes first");
+        assert_eq!((field(&object, "gateway"), field(&object, "routes")), (None, None));
+    }
+
+    #[test]
+    fn sections_are_objects() {
+        let netconf = netconf(&json!({ "args": { "cni": { "ips": [] } }, "runtimeConfig": 7 }));
+        let netconf = parse(Verb::Add, &netconf).unwrap();
+        assert!(netconf.section("args/cni").unwrap().contains_key("ips"));
+        for path in ["runtimeConfig", "args/other", "nothing/cni"] {
+            assert_eq!(netconf.section(path), None, "{path}");
         }
     }
 }

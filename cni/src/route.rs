@@ -8,10 +8,14 @@ use serde_json::{Map, Value};
 
 use crate::address::{self, Family};
 use crate::error::Error;
+use crate::netconf;
 use crate::version::Version;
 
 /// What 1.1.0 added; a reader of an older version may not know them.
 const NUMBERS_OF_1_1_0: [&str; 5] = ["mtu", "advmss", "priority", "table", "scope"];
+
+/// `RT_SCOPE_LINK`, rtnetlink(7).
+const SCOPE_LINK: u8 = 253;
 
 /// One route, in the result's own shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +31,25 @@ impl Route {
         Self { family, object }
     }
 
+    /// To everywhere, by a gateway of its own.
+    pub fn default_via(family: Family, gateway: &str) -> Self {
+        let mut route = Self::default(family);
+        route.object.insert("gw".into(), gateway.into());
+        route
+    }
+
+    /// To a gateway that lies in no subnet of the interface: it is on the same link all the same.
+    pub fn on_link(family: Family, gateway: &str) -> Self {
+        let destination = format!("{gateway}/{}", family.bits());
+        let mut object =
+            Map::from_iter([("dst".to_owned(), destination.into()), ("scope".to_owned(), SCOPE_LINK.into())]);
+        object.extend(family.no_gateway().map(|none| ("gw".to_owned(), none.into())));
+        Self { family, object }
+    }
+
     fn parse(version: Version, at: usize, value: &Value) -> Result<Self, Error> {
-        let field = |key: &str| value.get(key).filter(|value| !value.is_null());
-        let wrong = |key: &str, remedy: &str| {
-            let found = field(key).map_or_else(|| "is missing".into(), |found| format!("is {found}"));
-            Error::new(code::BAD_CONFIG, format!("ipam.routes[{at}].{key} {found}"), remedy)
-        };
+        let field = |key: &str| value.as_object().and_then(|route| netconf::field(route, key));
+        let wrong = |key: &str, remedy: &str| Error::of_key(&format!("ipam.routes[{at}].{key}"), field(key), remedy);
         let destination = field("dst").and_then(Value::as_str).unwrap_or_default();
         let Some(network) = address::in_cidr(destination) else {
             return Err(wrong("dst", "name a destination as a CIDR, such as \"0.0.0.0/0\" or \"fd00::/8\""));
@@ -57,20 +74,12 @@ impl Route {
 
 /// `ipam.routes`; `None` if the configuration leaves the choice to us.
 pub fn of(version: Version, ipam: &Map<String, Value>) -> Result<Option<Vec<Route>>, Error> {
-    match ipam.get("routes") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(routes)) => routes
-            .iter()
-            .enumerate()
-            .map(|(at, value)| Route::parse(version, at, value))
-            .collect::<Result<_, _>>()
-            .map(Some),
-        Some(_) => Err(Error::new(
-            code::BAD_CONFIG,
-            "ipam.routes is not a list",
-            "write [{\"dst\": \"0.0.0.0/0\"}], or leave it out",
-        )),
-    }
+    let Some(listed) = netconf::field(ipam, "routes") else { return Ok(None) };
+    let Some(routes) = listed.as_array() else {
+        let remedy = "write [{\"dst\": \"0.0.0.0/0\"}], or leave it out";
+        return Err(Error::new(code::BAD_CONFIG, "ipam.routes is not a list", remedy));
+    };
+    routes.iter().enumerate().map(|(at, value)| Route::parse(version, at, value)).collect::<Result<_, _>>().map(Some)
 }
 
 #[cfg(test)]

@@ -86,6 +86,13 @@ impl Version {
         Err(Error::new(code::INCOMPATIBLE_VERSION, message, remedy))
     }
 
+    /// For the versions with one object for each family.
+    pub fn no_room_for_two(self) -> Error {
+        let message = format!("cniVersion {} has no room for two addresses of a family", self.text());
+        let remedy = "set cniVersion in the network configuration to 0.3.0 or later";
+        Error::new(code::INCOMPATIBLE_VERSION, message, remedy)
+    }
+
     /// Refuses a verb that the configuration's version does not know yet.
     pub fn allows(self, verb: Verb) -> Result<(), Error> {
         let since = match verb {

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::{NetNs, Output, Program, Scratch, paths};
@@ -28,7 +28,7 @@ impl Cni {
         scratch.write("net.d/10-test.conflist", conflist.to_string())?;
         let program = Program::tool("cnitool")?
             .env("NETCONFPATH", folder)
-            .env("CNI_PATH", plugin_path()?)
+            .env("CNI_PATH", plugin_path(paths::tools())?)
             .netns(host)
             .private_var_lib(&scratch.folder("var-lib")?);
         Ok(Self { network, scratch, host: host.path(), program })
@@ -118,9 +118,13 @@ pub async fn call_plugin(
     config: &Value,
     env: &[(&str, &str)],
 ) -> Result<Result<Value, Value>> {
-    let plugin = plugin.clone().env("CNI_COMMAND", command).env("CNI_PATH", plugin_path()?);
+    let plugin = plugin.clone().env("CNI_COMMAND", command).env("CNI_PATH", plugin_path(paths::tools())?);
     let plugin = env.iter().fold(plugin, |plugin, (key, value)| plugin.env(key, value));
-    let output = plugin.stdin(config.to_string()).run().await?;
+    answer(command, &plugin.stdin(config.to_string()).run().await?)
+}
+
+/// What a plugin said: exactly one JSON value on standard output, or nothing.
+fn answer(command: &str, output: &Output) -> Result<Result<Value, Value>> {
     let value = match output.stdout.trim() {
         "" => Value::Null,
         text => serde_json::from_str(text).with_context(|| format!("the output of {command}: {text}"))?,
@@ -133,7 +137,93 @@ pub async fn call_plugin(
 }
 
 /// Reference plugins, and ours if it has been built.
-fn plugin_path() -> Result<OsString> {
+fn plugin_path(reference: &Path) -> Result<OsString> {
     let ours = paths::binary("cadastre").ok().and_then(|path| Some(path.parent()?.to_owned()));
-    Ok(env::join_paths([Some(paths::tools().to_owned()), ours].into_iter().flatten())?)
+    Ok(env::join_paths([Some(reference.to_owned()), ours].into_iter().flatten())?)
+}
+
+/// The reference plugins in two releases, one of which is years older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// 1.9.1, see `tests/tools/cni-plugins`.
+    New,
+    /// 1.1.1, Debian's package.
+    Old,
+}
+
+impl Release {
+    pub const BOTH: [Self; 2] = [Self::New, Self::Old];
+
+    /// The newest CNI version that it speaks.
+    pub fn cni_version(self) -> &'static str {
+        match self {
+            Self::New => "1.1.0",
+            Self::Old => "1.0.0",
+        }
+    }
+
+    /// One of its plugins, in the namespace of a node, with ours at hand.
+    pub fn plugin(self, name: &str, host: &NetNs) -> Result<Program> {
+        let folder = match self {
+            Self::New => paths::tools(),
+            Self::Old => Path::new("/usr/lib/cni"),
+        };
+        Ok(Program::new(folder.join(name)).netns(host).env("CNI_PATH", plugin_path(folder)?))
+    }
+}
+
+/// What a runtime keeps of one attachment, and says in every call: an interface of a pod, and the configuration, which
+/// names the interface plugin in `type`. Calls go to that plugin alone, without libcni between.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    plugin: Program,
+    config: Value,
+    container_id: String,
+    name: String,
+}
+
+impl Interface {
+    pub fn new(release: Release, host: &NetNs, config: Value, pod: &NetNs, name: &str) -> Result<Self> {
+        let kind = config["type"].as_str().context("a configuration without a type")?;
+        let container_id = pod.name().to_owned();
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container_id}");
+        let plugin = release.plugin(kind, host)?.env("CNI_NETNS", pod.path()).env("CNI_ARGS", args);
+        let mut config = config;
+        config["cniVersion"] = release.cni_version().into();
+        Ok(Self { plugin, config, container_id, name: name.to_owned() })
+    }
+
+    /// One variable otherwise.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.plugin = self.plugin.env(key, value);
+        self
+    }
+
+    /// The container ID.
+    pub fn id(&self) -> &str {
+        &self.container_id
+    }
+
+    /// The configuration, for what a runtime may do to it.
+    pub fn config(&mut self) -> &mut Value {
+        &mut self.config
+    }
+
+    /// One call; what ADD gives is kept as `prevResult` of what follows.
+    pub async fn call(&mut self, command: &str) -> Result<Result<Value, Value>> {
+        let plugin = self.plugin.clone().env("CNI_COMMAND", command);
+        let plugin = plugin.env("CNI_CONTAINERID", &self.container_id).env("CNI_IFNAME", &self.name);
+        let answer = answer(command, &plugin.stdin(self.config.to_string()).run().await?)?;
+        if let ("ADD", Ok(result)) = (command, &answer) {
+            self.config["prevResult"] = result.clone();
+        }
+        Ok(answer)
+    }
+
+    /// A call that has to succeed.
+    pub async fn ok(&mut self, command: &str) -> Result<Value> {
+        let who = format!("{command} of {} by {}", self.name, self.config["type"]);
+        self.call(command).await?.map_err(|error| anyhow!("{who}: {error}"))
+    }
 }

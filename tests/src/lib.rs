@@ -8,6 +8,8 @@
 //! Proxy                            between operator and API server: what goes wrong there goes wrong on purpose
 //! History                          every block that was ever published
 //! NetNs, Cni                       where pods live, and what attaches them
+//! Interface                        one attachment by one interface plugin, called without libcni
+//! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
 //! eventually()                     waits for a condition, and says which one did not come
 //! ```
@@ -32,12 +34,13 @@ mod program;
 mod proxy;
 mod scratch;
 mod seen;
+mod served;
 mod spawner;
 
 pub use audit::AuditEvent;
 pub use chart::{NAMESPACE, RELEASE};
 pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
-pub use cni::{Attachment, Cni, call_plugin};
+pub use cni::{Attachment, Cni, Interface, Release, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
 pub use history::History;
@@ -48,3 +51,6 @@ pub use process::Proc;
 pub use program::{Output, Program};
 pub use proxy::{Asked, Fault, Proxy};
 pub use scratch::Scratch;
+pub use served::{
+    Answer, NODE, Plugin, SMALL_BLOCKS, Served, addresses, held, installed, ipam, report, served, status,
+};

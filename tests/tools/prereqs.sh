@@ -20,6 +20,9 @@ need ping iputils-ping
 need flock util-linux
 need nsenter util-linux
 need setpriv util-linux
+need iptables iptables
+# The reference CNI plugins as Debian has them: interface plugins of an older release than those that we build.
+[ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 [ ${#packages[@]} -gt 0 ] || exit 0
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
-use crate::peer::{Act, Peer, given};
+use crate::peer::{Act, Peer, given, ok};
 use crate::run::{Plugin, VERSIONS, netconf};
 
 /// The answer of [`given`] in a version, with these routes.
@@ -42,7 +42,9 @@ fn expected(version: &str, v4: &Value, v6: &Value) -> Value {
 fn l1_l7_an_address_of_each_family_and_nothing_else_is_printed() {
     for version in VERSIONS {
         let peer = Peer::new([given()]);
-        let outcome = Plugin::new("ADD", &netconf(&peer.folder, version)).run();
+        let mut netconf = netconf(&peer.folder, version);
+        netconf["isGateway"] = json!(true);
+        let outcome = Plugin::new("ADD", &netconf).run();
         let (v4, v6) = (json!({ "dst": "0.0.0.0/0" }), json!({ "dst": "::/0" }));
         assert_eq!(outcome.success(), expected(version, &v4, &v6));
         assert_eq!(outcome.stderr, "");
@@ -125,36 +127,46 @@ fn l6_stray_space_in_ids_does_not_defeat_matching() {
 }
 
 #[test]
-fn c11_c12_old_versions_take_one_address_of_each_family() {
+fn c11_old_versions_have_no_room_for_two_addresses_of_a_family() {
     let two = Act::Reply(json!({ "reply": "given", "addresses": [
         { "address": "10.0.2.48/24" }, { "address": "10.0.2.49/24" },
     ] }));
     for version in VERSIONS {
-        let peer = Peer::new([two.clone(), given()]);
+        let peer = Peer::new([two.clone(), ok()]);
         let outcome = Plugin::new("ADD", &netconf(&peer.folder, version)).run();
+        assert_eq!(peer.request().unwrap()["verb"], "add");
+        let next = peer.request();
         match version {
-            "0.1.0" | "0.2.0" => assert!(outcome.refused(version, 1).contains("0.3.0 or later")),
-            _ => assert_eq!(outcome.success()["ips"].as_array().unwrap().len(), 2),
+            "0.1.0" | "0.2.0" => {
+                assert!(outcome.refused(version, 1).contains("0.3.0 or later"));
+                assert_eq!(next.unwrap()["verb"], "del", "what cannot be said is given back");
+            }
+            _ => {
+                assert_eq!(outcome.success()["ips"].as_array().unwrap().len(), 2);
+                assert_eq!(next, None);
+            }
         }
-        Plugin::new("ADD", &netconf(&peer.folder, version)).run().success();
     }
 }
 
 #[test]
-fn a_particular_address_is_refused_rather_than_ignored() {
+fn s2_routes_with_several_gateways_pass() {
     let peer = Peer::new([given()]);
-    for (key, value) in [
-        ("ipam", json!({ "type": "cadastre", "socket": peer.folder.socket(), "subnet": "10.1.0.0/16" })),
-        ("runtimeConfig", json!({ "ips": ["10.0.2.7/24"] })),
-        ("args", json!({ "cni": { "ips": ["10.0.2.7"] } })),
-    ] {
-        let mut netconf = netconf(&peer.folder, "1.1.0");
-        netconf[key] = value;
-        assert!(Plugin::new("ADD", &netconf).run().refused("1.1.0", 2).contains(key));
+    let routes = json!([{ "dst": "10.9.0.0/16", "gw": "10.0.2.2" }, { "dst": "10.9.0.0/16", "gw": "10.0.2.3" }]);
+    let mut netconf = netconf(&peer.folder, "1.1.0");
+    netconf["ipam"]["routes"] = routes.clone();
+    assert_eq!(Plugin::new("ADD", &netconf).run().success()["routes"], routes);
+}
+
+#[test]
+fn s1_s11_the_static_plugins_addresses_are_refused_rather_than_ignored() {
+    for version in VERSIONS {
+        let peer = Peer::new([given()]);
+        let mut netconf = netconf(&peer.folder, version);
+        netconf["ipam"]["addresses"] = json!([{ "address": "10.0.2.7/24" }]);
+        assert!(Plugin::new("ADD", &netconf).run().refused(version, 2).contains("ipam.addresses"));
+        assert_eq!(peer.request(), None);
     }
-    let plugin = Plugin::new("ADD", &netconf(&peer.folder, "1.1.0")).with("CNI_ARGS", "IP=10.0.2.7");
-    assert!(plugin.run().refused("1.1.0", 2).contains("10.0.2.7"));
-    assert_eq!(peer.request(), None);
 }
 
 #[test]

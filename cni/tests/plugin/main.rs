@@ -7,9 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod add;
+mod answer;
+mod asked;
 mod away;
 mod del;
+mod local;
 mod peer;
 mod protocol;
 mod run;
+mod take_over;
 mod verbs;

@@ -43,6 +43,16 @@ pub fn error(code: u32, msg: &str, details: &str) -> Act {
     Act::Reply(json!({ "reply": "error", "code": code, "msg": msg, "details": details }))
 }
 
+/// The answer to an ADD of a network that is new to the agent.
+pub fn take_over() -> Act {
+    Act::Reply(json!({ "reply": "takeover" }))
+}
+
+/// One address without gateway.
+pub fn lone() -> Act {
+    Act::Reply(json!({ "reply": "given", "addresses": [{ "address": "10.0.2.48/30" }] }))
+}
+
 /// An address of each family, with gateways.
 pub fn given() -> Act {
     Act::Reply(json!({ "reply": "given", "addresses": [
@@ -69,6 +79,11 @@ impl Peer {
     /// The next request, as it was read; none if nobody asked (anything more).
     pub fn request(&self) -> Option<Value> {
         self.requests.try_recv().ok()
+    }
+
+    /// One field of each further request.
+    pub fn requests(&self, field: &str) -> Vec<Value> {
+        self.requests.try_iter().map(|mut request| request[field].take()).collect()
     }
 }
 

@@ -230,8 +230,9 @@ fn p20_a_reply_that_does_not_belong_to_the_question_is_999() {
         Plugin::new(verb, &netconf(&peer.folder, "1.1.0")).run().refused("1.1.0", 999);
     }
     for bad in [json!([]), json!([{ "address": "10.0.2.48" }])] {
-        let peer = Peer::new([Act::Reply(json!({ "reply": "given", "addresses": bad }))]);
+        let peer = Peer::new([Act::Reply(json!({ "reply": "given", "addresses": bad })), ok()]);
         Plugin::new("ADD", &netconf(&peer.folder, "1.1.0")).run().refused("1.1.0", 999);
+        assert_eq!(peer.requests("verb"), ["add", "del"], "what cannot be said is given back");
     }
 }
 

@@ -99,3 +99,29 @@ fn status_passes_on_what_the_agent_says() {
     status().refused("1.1.0", 51);
     assert_eq!(peer.request(), Some(json!({ "protocol": 1, "verb": "status" })));
 }
+
+#[test]
+fn status_of_a_network_with_ranges_names_them() {
+    let peer = Peer::new([ok()]);
+    let mut netconf = netconf(&peer.folder, "1.1.0");
+    netconf["ipam"]["subnet"] = json!("10.1.0.0/16");
+    Plugin::new("STATUS", &netconf).run().silent_success();
+    let local = json!({ "sets": [[{ "subnet": "10.1.0.0/16" }]] });
+    assert_eq!(peer.request(), Some(json!({ "protocol": 1, "verb": "status", "network": "net", "local": local })));
+    netconf["ipam"]["subnet"] = json!(7);
+    assert!(Plugin::new("STATUS", &netconf).run().refused("1.1.0", 7).contains("ipam.subnet is 7"));
+}
+
+#[test]
+fn check_and_gc_of_a_network_with_ranges_ask_as_of_any_other() {
+    for verb in ["CHECK", "GC"] {
+        let asked = |ipam: Value| {
+            let peer = Peer::new([ok()]);
+            let mut netconf = netconf(&peer.folder, "1.1.0");
+            netconf["ipam"].as_object_mut().unwrap().extend(ipam.as_object().unwrap().clone());
+            Plugin::new(verb, &netconf).run().silent_success();
+            peer.request().unwrap()
+        };
+        assert_eq!(asked(json!({ "subnet": "10.1.0.0/16" })), asked(json!({})));
+    }
+}
