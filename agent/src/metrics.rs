@@ -1,8 +1,10 @@
 //! What Prometheus is told. Every name begins with `cadastre_agent_`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cadastre_core::Family;
 use cadastre_runtime::Catalog;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
 use crate::outlook::Outlook;
+use crate::pools::{ShareCounts, View};
 
 /// Prefix of every name.
 pub const PREFIX: &str = "cadastre_agent";
@@ -53,6 +56,8 @@ pub struct Metrics {
     pub tombstones: Counter,
     pub reclaimed: Counter,
     pub undelivered: Counter,
+    pub reconciliations: Counter,
+    pub suspects: Gauge,
 }
 
 impl Metrics {
@@ -73,6 +78,8 @@ impl Metrics {
             tombstones: Counter::default(),
             reclaimed: Counter::default(),
             undelivered: Counter::default(),
+            reconciliations: Counter::default(),
+            suspects: Gauge::default(),
         };
         metrics.register(catalog);
         metrics
@@ -82,6 +89,7 @@ impl Metrics {
         let Self { addresses, requests, latency, waiting, journal_bytes, journal_compactions, .. } = self.clone();
         let Self { journal_failed, mode_mismatch, cooling_cut_short, tombstones, reclaimed, undelivered, .. } =
             self.clone();
+        let Self { reconciliations, suspects, .. } = self.clone();
         catalog.show(
             "addresses",
             &["pool", "family", "state"],
@@ -108,6 +116,8 @@ impl Metrics {
         );
         catalog.show("tombstones_replayed", &[], "Attachments released by a DEL that found no agent", tombstones);
         catalog.show("reclaimed", &[], "Attachments released because pod and namespace were gone", reclaimed);
+        catalog.show("reconciliations", &[], "Searches for addresses that nobody uses any more", reconciliations);
+        catalog.show("suspects", &[], "Attachments that the next search frees if nothing speaks for them", suspects);
         catalog.show("undelivered", &[], "Allocations undone because the caller had gone away", undelivered);
     }
 
@@ -120,9 +130,9 @@ impl Metrics {
 
     /// The pools have changed.
     pub fn show(&self, before: &Outlook, now: &Outlook, mode_differs: bool) {
-        for share in before.view.shares.iter().chain(&now.view.shares) {
-            let counts = now.view.shares.iter().find(|new| (&new.pool, new.family) == (&share.pool, share.family));
-            let counts = counts.map(|share| share.counts).unwrap_or_default();
+        let now_there = counts(now);
+        for (pool, family) in counts(before).keys().chain(now_there.keys()) {
+            let counts = now_there.get(&(*pool, *family)).copied().unwrap_or_default();
             #[expect(clippy::cast_precision_loss, reason = "a /64 is shown to 16 digits")]
             let states = [
                 ("allocated", counts.allocated as f64),
@@ -131,11 +141,15 @@ impl Metrics {
                 ("free", counts.free as f64),
             ];
             for (state, count) in states {
-                let labels = AddressLabels { pool: share.pool.clone(), family: share.family.to_string(), state };
+                let labels = AddressLabels { pool: (*pool).to_owned(), family: family.to_string(), state };
                 self.addresses.get_or_create(&labels).set(count);
             }
         }
-        let yielded = |outlook: &Outlook| outlook.view.shares.iter().map(|share| share.yielded).sum::<u64>();
+        let yielded = |outlook: &Outlook| {
+            let View { shares, networks, .. } = &outlook.view;
+            let of_networks = networks.iter().map(|network| network.yielded);
+            shares.iter().map(|share| share.yielded).chain(of_networks).sum::<u64>()
+        };
         self.cooling_cut_short.inc_by(yielded(now).saturating_sub(yielded(before)));
         self.waiting.set(i64::try_from(now.view.waiting).unwrap_or(i64::MAX));
         self.journal_bytes.set(i64::try_from(now.journal.bytes).unwrap_or(i64::MAX));
@@ -143,6 +157,14 @@ impl Metrics {
         self.journal_failed.set(now.journal.trouble.is_some().into());
         self.mode_mismatch.set(mode_differs.into());
     }
+}
+
+/// How full each pool is, those of networks with ranges of their own among them.
+fn counts(outlook: &Outlook) -> BTreeMap<(&str, Family), ShareCounts> {
+    let View { shares, networks, .. } = &outlook.view;
+    let shares = shares.iter().map(|share| ((share.pool.as_str(), share.family), share.counts));
+    let networks = networks.iter().map(|network| ((network.pool.as_str(), network.family), network.counts));
+    shares.chain(networks).collect()
 }
 
 #[cfg(test)]

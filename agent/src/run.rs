@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let owner = Owner::new(identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
     let pods = Pods::default();
     let (annotations, questions) = Annotations::new(pods.clone());
-    let front = Front { owner: to_owner.clone(), annotations, metrics };
+    let front = Front { owner: to_owner.clone(), annotations, metrics: metrics.clone() };
     let serving = Serving { socket, owner, queue, front, shutdown: shutdown.clone() };
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
@@ -93,6 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         owner: to_owner,
         outlook: outlook.clone(),
         cluster: Arc::new(cluster_to),
+        metrics: metrics.clone(),
         reconcile_every,
     };
     tokio::select! {

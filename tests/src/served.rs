@@ -115,9 +115,13 @@ impl Plugin {
 
     /// A call about a pod that lives in this network namespace.
     pub async fn call_in(&self, netns: &Path, command: &str, id: &str) -> Result<Answer> {
-        let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}");
+        self.call_with(netns, command, id, &format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}")).await
+    }
+
+    /// The same with these `CNI_ARGS`.
+    pub async fn call_with(&self, netns: &Path, command: &str, id: &str, args: &str) -> Result<Answer> {
         let netns = ("CNI_NETNS", netns.to_str().context("the path of a namespace")?);
-        let env = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), netns, ("CNI_ARGS", &args)];
+        let env = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), netns, ("CNI_ARGS", args)];
         call_plugin(&self.program, command, &self.config, &env).await
     }
 

@@ -29,6 +29,7 @@ use futures::FutureExt;
 use kube::runtime::events::Reporter;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::metrics::Metrics;
 use crate::outlook::{Cluster, Outlook};
 use crate::report::Identity;
 use crate::serve::Message;
@@ -45,6 +46,7 @@ pub struct Links {
     pub owner: mpsc::UnboundedSender<Message>,
     pub outlook: watch::Receiver<Outlook>,
     pub cluster: Arc<watch::Sender<Cluster>>,
+    pub metrics: Metrics,
     /// Between two passes of reconciliation.
     pub reconcile_every: Duration,
 }

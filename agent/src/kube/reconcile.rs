@@ -54,6 +54,8 @@ pub async fn run(client: Client, links: Links, node: OwnNode, pods: Pods) {
         for view in again {
             freed += u64::from(reconciler.reclaim(view, &newest).await);
         }
+        reconciler.links.metrics.reconciliations.inc();
+        reconciler.links.metrics.suspects.set(i64::try_from(suspects.len()).unwrap_or(i64::MAX));
         let result = Reconciled { at: BootTime::now(), suspects: suspects.len(), freed };
         reconciler.links.cluster.send_modify(|cluster| cluster.reconciled = Some(result));
     }
