@@ -4,14 +4,19 @@
 //! batch ──▶ Pools::apply ──▶ records ──▶ Journal::append ── ok ──▶ replies
 //!                              ▲              └─ failed ──▶ Pools::undo ──▶ replies (ADD: code 11, DEL: done)
 //!                              └── unwritten releases, again with every batch ◀──┘
+//!
+//! open ──▶ journal ── sound, of this boot ──▶ Desk
+//!              └── missing, empty or damaged ──▶ survey of the node ──▶ Desk, the journal written anew
 //! ```
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::boot_time::BootTime;
 use crate::journal::{Found, Journal, JournalError, RELEASE_ROOM};
+use crate::netns::{Probe, probe};
 use crate::pools::{Input, Live, Pools, Restoring, Rules, Step, Violation, not_written};
 use crate::record::Record;
+use crate::survey::{Places, SurveyError, survey};
 
 /// The state of a serving agent.
 #[derive(Debug)]
@@ -29,22 +34,94 @@ pub struct Desk {
 pub enum RestoreError {
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error("the journal says nothing of before, and what lives on this node is not known either: {0}")]
+    Survey(#[from] SurveyError),
     #[error(
         "journal {path} contradicts itself ({violation}): drain this node and reboot it, or delete the file if no pod runs"
     )]
     Contradiction { path: String, violation: Violation },
 }
 
+/// Where the state of an agent is, or what of it can be found.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    pub folder: PathBuf,
+    pub boot: String,
+    pub rules: Rules,
+    pub places: Places,
+}
+
+/// What came of opening.
+#[derive(Debug)]
+pub struct Opened {
+    pub desk: Desk,
+    pub found: Found,
+    /// Attachments that a survey of the node found, if there had to be one.
+    pub surveyed: Option<usize>,
+    /// What was wrong with the journal.
+    pub damage: Option<JournalError>,
+}
+
+impl Opener {
+    /// Restores what the journal says of this boot; if it says nothing, or is damaged, what lives on the node.
+    pub fn open(&self, now: BootTime) -> Result<Opened, RestoreError> {
+        let Self { folder, boot, rules, places: _ } = self;
+        let mut pools = Pools::<Restoring>::new(rules.clone());
+        let opened = Journal::open(folder, boot, &rules.node, &mut |record| pools.restore(record));
+        match opened {
+            Ok((journal, Found::Void)) => Ok(Opened::new(Desk::new(live(pools, now, &journal)?, journal), Found::Void)),
+            Ok((journal, found)) if !pools.knows_nothing() => {
+                Ok(Opened::new(Desk::new(live(pools, now, &journal)?, journal), found))
+            }
+            Ok((mut journal, found)) => {
+                let surveyed = self.take_in(&mut pools, now)?;
+                let pools = live(pools, now, &journal)?;
+                journal.rewrite(pools.snapshot(), room(&pools))?;
+                Ok(Opened { surveyed: Some(surveyed), ..Opened::new(Desk::new(pools, journal), found) })
+            }
+            Err(damage @ JournalError::Damaged { .. }) => {
+                let surveyed = self.take_in(&mut pools, now)?;
+                let pools = pools.live(now).map_err(|violation| contradiction(folder.display(), violation))?;
+                let journal = Journal::replace(folder, boot, &rules.node, pools.snapshot(), room(&pools))?;
+                let opened = Opened::new(Desk::new(pools, journal), Found::Nothing);
+                Ok(Opened { surveyed: Some(surveyed), damage: Some(damage), ..opened })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_in(&self, pools: &mut Pools<Restoring>, now: BootTime) -> Result<usize, SurveyError> {
+        let found = survey(&self.places)?;
+        let count = found.attached.len();
+        pools.take_in(found, |netns| probe(netns) == Probe::Gone, now);
+        Ok(count)
+    }
+}
+
+fn live(pools: Pools<Restoring>, now: BootTime, journal: &Journal) -> Result<Pools<Live>, RestoreError> {
+    pools.live(now).map_err(|violation| contradiction(journal.path().display(), violation))
+}
+
+fn contradiction(path: impl std::fmt::Display, violation: Violation) -> RestoreError {
+    RestoreError::Contradiction { path: path.to_string(), violation }
+}
+
+/// For the release of everything that is held.
+fn room(pools: &Pools<Live>) -> u64 {
+    RELEASE_ROOM * pools.held() as u64
+}
+
+impl Opened {
+    fn new(desk: Desk, found: Found) -> Self {
+        Self { desk, found, surveyed: None, damage: None }
+    }
+}
+
 impl Desk {
-    /// Restores what the journal in `folder` says of this boot.
-    pub fn open(folder: &Path, boot: &str, rules: Rules, now: BootTime) -> Result<(Self, Found), RestoreError> {
-        let node = rules.node.clone();
-        let mut pools = Pools::<Restoring>::new(rules);
-        let (journal, found) = Journal::open(folder, boot, &node, &mut |record| pools.restore(record))?;
-        let contradicts =
-            |violation| RestoreError::Contradiction { path: journal.path().display().to_string(), violation };
-        let pools = pools.live(now).map_err(contradicts)?;
-        Ok((Self { pools, journal, unwritten: Vec::new(), trouble: None }, found))
+    fn new(pools: Pools<Live>, journal: Journal) -> Self {
+        let mut desk = Self { pools, journal, unwritten: Vec::new(), trouble: None };
+        desk.tend();
+        desk
     }
 
     /// Applies a batch. When this returns, what the replies say would survive the death of this process.
@@ -64,11 +141,15 @@ impl Desk {
     }
 
     fn take_back(&mut self, step: &mut Step, error: &JournalError) {
-        let error = error.to_string();
-        for record in self.pools.undo(step, &not_written(&error)) {
+        for record in self.pools.undo(step, &not_written(&error.to_string())) {
             self.unwritten.retain(|old| !replaces(&record, old));
             self.unwritten.push(record);
         }
+        self.troubled(error);
+    }
+
+    fn troubled(&mut self, error: &JournalError) {
+        let error = error.to_string();
         if self.trouble.as_ref() != Some(&error) {
             tracing::error!(error, "the journal cannot be written: no address is given until it can");
             self.trouble = Some(error);
@@ -90,7 +171,7 @@ impl Desk {
         };
         match written {
             Err(JournalError::Lost { path }) => {
-                tracing::warn!(path = %path.display(), "the journal was removed; it is written anew");
+                tracing::warn!(path = %path.display(), "the journal was removed, or is an older agent's; it is written anew");
                 self.journal.rewrite(self.pools.snapshot(), self.spare(new))
             }
             Ok(()) if self.journal.wants_compaction() => {
@@ -116,18 +197,20 @@ impl Desk {
         self.trouble.as_deref()
     }
 
-    /// Makes the journal anew if somebody removed it, before it is needed, and tries whether it can be written again.
+    /// Makes the journal anew before it is needed, if somebody removed it or an older agent wrote it; and tries whether one
+    /// that could not be written can be.
     pub fn tend(&mut self) {
-        if self.trouble.is_some() && self.unwritten.is_empty() {
-            let room = RELEASE_ROOM * (self.pools.held() as u64 + 1);
-            if self.journal.append(&[], room).is_ok() {
-                self.recovered();
-            }
-        }
-        if !self.journal.is_in_place()
-            && let Err(error) = self.journal.rewrite(self.pools.snapshot(), 0)
-        {
-            tracing::error!(%error, "the journal was removed and cannot be written anew");
+        let tried = if !self.journal.is_in_place() {
+            self.journal.rewrite(self.pools.snapshot(), room(&self.pools)).map(|()| self.unwritten.clear())
+        } else if self.trouble.is_some() && self.unwritten.is_empty() {
+            self.journal.append(&[], room(&self.pools) + RELEASE_ROOM)
+        } else {
+            self.journal.check()
+        };
+        match tried {
+            Ok(()) if self.unwritten.is_empty() => self.recovered(),
+            Ok(()) => {}
+            Err(error) => self.troubled(&error),
         }
     }
 

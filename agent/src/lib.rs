@@ -3,12 +3,14 @@
 //! ```text
 //! plugin ──▶ serve ──▶ desk ──▶ pools     who holds which address: decisions, no I/O, no clock
 //!              ▲         └────▶ journal   what survives the death of this process
-//! tombstones ──┤
+//! tombstones ──┤             survey  what lives on the node, if the journal cannot say it
 //! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
 //! ```
 
 pub mod boot_time;
+pub mod command;
 pub mod desk;
+pub mod explain;
 pub mod journal;
 pub mod kube;
 pub mod lock;
@@ -20,5 +22,5 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod serve;
-pub mod status_command;
+pub mod survey;
 pub mod tombstones;

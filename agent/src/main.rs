@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use cadastre_agent::command::{explain, status};
 use cadastre_agent::run::{Options, run};
-use cadastre_agent::status_command::status;
 use cadastre_messages::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -38,8 +38,14 @@ enum Command {
         /// Where metrics and health are served; port 0 lets the kernel choose.
         #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962")]
         listen: SocketAddr,
+        /// libcni's folder: its cache of results says who has which address if the journal cannot.
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
+        cni_cache: PathBuf,
+        /// Folder of the network namespaces, looked into likewise.
+        #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+        netns_dir: PathBuf,
         /// Seconds between two searches for addresses of pods that are gone.
-        #[arg(long, default_value_t = 60.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
+        #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
         reconcile_seconds: f64,
     },
     /// Say how the agent of this node is, and who has which address.
@@ -47,6 +53,18 @@ enum Command {
         /// List every allocated address with its owner.
         #[arg(long)]
         all_addresses: bool,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Socket of the agent.
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+    },
+    /// Say who has an address, since when, where it came from and what would free it; or why a pod has none.
+    Explain {
+        /// An address, `namespace/pod`, or a pod's name.
+        #[arg(value_name = "POD|ADDRESS")]
+        what: String,
         /// Format of the output.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -64,13 +82,23 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { config, node_name, state_dir, socket, listen, reconcile_seconds } => {
+        Command::Run { config, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_seconds } => {
             let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
             every.and_then(|reconcile_every| {
-                block_on(Options { config, node_name, state_dir, socket, listen, reconcile_every })
+                block_on(Options {
+                    config,
+                    node_name,
+                    state_dir,
+                    socket,
+                    listen,
+                    cni_cache,
+                    netns_dir,
+                    reconcile_every,
+                })
             })
         }
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+        Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use cadastre_api::{FamilyHealth, Mode, reason};
 use cadastre_core::Family;
 
+use crate::boot_time::BootTime;
 use crate::pools::View;
 
 /// What the owner of the pools shows after each batch.
@@ -32,6 +33,21 @@ pub struct Cluster {
     pub version: Option<String>,
     /// Why the API server cannot be heard, while it cannot.
     pub trouble: Option<String>,
+    /// When it was heard last.
+    pub heard: Option<BootTime>,
+    /// When the operator's last word came.
+    pub told: Option<BootTime>,
+    /// The last pass of reconciliation.
+    pub reconciled: Option<Reconciled>,
+}
+
+/// What a pass of reconciliation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reconciled {
+    pub at: BootTime,
+    /// Attachments that will be freed at the next pass if nothing speaks for them.
+    pub suspects: usize,
+    pub freed: u64,
 }
 
 /// Whether ADDs are served, as the condition `Serving` says it.

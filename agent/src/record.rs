@@ -6,6 +6,8 @@
 //! Acked     it was told so again, at this time, perhaps with another namespace
 //! Released  it holds nothing any more; its addresses cool from then on
 //! Cooling   the same, as a snapshot says it          Cursor    where the search goes on, as a snapshot says it
+//! LastOfSet the same for a network with ranges of its own
+//! TookOver  what host-local had reserved in such a network is among the above
 //! ```
 //! The order of variants and of their fields is the format of the journal (postcard): append variants, never change one.
 //! `cadastre_messages::Attachment` is part of it.
@@ -29,10 +31,34 @@ pub struct HoldId(pub u64);
 pub enum Record {
     Blocks(Blocks),
     Gave(Box<Gave>),
-    Acked { id: HoldId, at: BootTime, netns: Option<NetnsRecord> },
-    Released { id: HoldId, at: BootTime },
-    Cooling { pool: String, address: IpAddr, since: BootTime },
-    Cursor { pool: String, cursor: Cidr },
+    Acked {
+        id: HoldId,
+        at: BootTime,
+        netns: Option<NetnsRecord>,
+    },
+    Released {
+        id: HoldId,
+        at: BootTime,
+    },
+    Cooling {
+        pool: String,
+        address: IpAddr,
+        since: BootTime,
+    },
+    Cursor {
+        pool: String,
+        cursor: Cidr,
+    },
+    /// Since version 2.
+    LastOfSet {
+        network: String,
+        set: u64,
+        address: IpAddr,
+    },
+    /// Since version 2.
+    TookOver {
+        network: String,
+    },
 }
 
 /// What the operator said last, and what became of blocks it does not speak of any more.

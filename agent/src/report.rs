@@ -1,9 +1,12 @@
 //! The agent's whole state for people: what `cadastre-agent status` prints.
 
 use cadastre_api::Mode;
-use cadastre_messages::report::{Address, Part, Pool, Report};
+use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
 
+use crate::boot_time::BootTime;
 use crate::outlook::{Cluster, Outlook};
+use crate::pools::{BlockView, NetworkView, ShareView};
+use crate::record::BlockState;
 
 /// Who and what this agent was started as.
 #[derive(Clone, Debug)]
@@ -14,14 +17,36 @@ pub struct Identity {
 
 /// Puts together what the parts know.
 #[must_use]
-pub fn report(identity: &Identity, outlook: &Outlook, cluster: &Cluster, addresses: Vec<Address>) -> Report {
+pub fn report(
+    identity: &Identity,
+    outlook: &Outlook,
+    cluster: &Cluster,
+    tombstones: Tombstones,
+    addresses: Vec<Address>,
+    now: BootTime,
+) -> Report {
+    let ago = |at: BootTime| now.since(at).as_secs();
+    let shares = outlook.view.shares.iter().filter(|share| !share.blocks.is_empty());
     Report {
         node: identity.node.clone(),
         kubernetes: kubernetes(cluster),
         ipam: ipam(identity, outlook),
         mode: outlook.mode().unwrap_or(identity.configured).to_string(),
         journal: journal(outlook),
-        pools: outlook.view.shares.iter().filter(|share| !share.blocks.is_empty()).map(pool).collect(),
+        heard: cluster.heard.map(ago),
+        assignment: outlook.view.assigned.as_ref().map(|assigned| Assignment {
+            generation: assigned.generation,
+            seconds: cluster.told.map(ago),
+            problems: outlook.problems.clone(),
+        }),
+        reconciled: cluster.reconciled.map(|pass| Reconciled {
+            seconds: ago(pass.at),
+            suspects: pass.suspects as u64,
+            freed: pass.freed,
+        }),
+        tombstones,
+        waiting: outlook.view.waiting as u64,
+        pools: shares.map(pool).chain(outlook.view.networks.iter().map(network)).collect(),
         addresses,
     }
 }
@@ -53,13 +78,44 @@ fn journal(outlook: &Outlook) -> Part {
     }
 }
 
-fn pool(share: &crate::pools::ShareView) -> Pool {
+fn pool(share: &ShareView) -> Pool {
+    let (open, closed): (Vec<&BlockView>, Vec<&BlockView>) =
+        share.blocks.iter().partition(|block| block.state == BlockState::Active);
     Pool {
         pool: share.pool.clone(),
         family: share.family.to_string(),
-        blocks: share.blocks.iter().map(|block| block.cidr.to_string()).collect(),
+        blocks: open.iter().map(|block| block.cidr.to_string()).collect(),
+        closed: closed.into_iter().map(closed_block).collect(),
         allocated: share.counts.allocated,
         cooling: share.counts.cooling,
+        reserved: share.counts.reserved.to_string(),
+        free: share.counts.free.to_string(),
         capacity: share.counts.capacity.to_string(),
+    }
+}
+
+fn closed_block(block: &BlockView) -> String {
+    let BlockView { cidr, grant: _, state, used } = block;
+    let why = match state {
+        BlockState::Active => "in use",
+        BlockState::Retiring => "the operator wants it back",
+        BlockState::Promised => "given back, and the operator has to take it",
+        BlockState::Gone => "it is not this node's any more",
+    };
+    format!("{cidr}: {why}; {used} held")
+}
+
+fn network(network: &NetworkView) -> Pool {
+    let NetworkView { pool, family, ranges, counts, yielded: _ } = network;
+    Pool {
+        pool: pool.clone(),
+        family: family.to_string(),
+        blocks: ranges.clone(),
+        closed: Vec::new(),
+        allocated: counts.allocated,
+        cooling: counts.cooling,
+        reserved: counts.reserved.to_string(),
+        free: counts.free.to_string(),
+        capacity: counts.capacity.to_string(),
     }
 }

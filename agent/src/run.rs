@@ -7,7 +7,7 @@
 //! The API server is not needed to get this far, and not to serve what the journal knows.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use cadastre_runtime::{Catalog, Readiness, Settings, Shutdown, init_logging};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
-use crate::boot_time::{BootTime, boot_id};
-use crate::desk::Desk;
-use crate::journal::Found;
-use crate::kube::{Links, drive};
+use crate::boot_time::boot_id;
+use crate::desk::Opener;
+use crate::kube::{Annotations, Links, Pods, drive};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, PREFIX};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;
-use crate::serve::{Owner, Socket, State, folder_of, serve};
+use crate::serve::{Front, Message, Owner, Socket, State, folder_of, serve};
+use crate::survey::Places;
 use crate::tombstones::Tombstones;
 
 /// Readiness checks.
@@ -43,6 +43,9 @@ pub struct Options {
     pub state_dir: PathBuf,
     pub socket: PathBuf,
     pub listen: SocketAddr,
+    /// libcni's folder, and that of the network namespaces: looked at if the journal is missing or damaged.
+    pub cni_cache: PathBuf,
+    pub netns_dir: PathBuf,
     pub reconcile_every: Duration,
 }
 
@@ -54,13 +57,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     raise_file_limit();
 
-    let Options { config: _, node_name, state_dir, socket, listen, reconcile_every } = options;
+    let Options { config: _, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_every } = options;
     let me = format!("the agent of node {node_name}, process {}", std::process::id());
     std::fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
     let _lock = Lock::take(&state_dir.join("agent.lock"), &me)?;
     let identity = Identity { node: node_name.clone(), configured: settings.mode.mode() };
     let boot = boot_id().context("cannot read the boot ID")?;
-    let state = restore(&state_dir, &boot, &settings, &identity);
+    let rules =
+        Rules { node: node_name, address_cooling: settings.agent.address_cooling, add_wait: settings.agent.add_wait };
+    let places = Places { cache: cni_cache, namespaces: netns_dir, socket: socket.clone() };
+    let state = State::open(Opener { folder: state_dir, boot: boot.clone(), rules, places });
 
     let mut catalog = Catalog::new(PREFIX);
     let metrics = Metrics::new(&mut catalog);
@@ -75,7 +81,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (socket, folder) = socket?;
     let tombstones = Tombstones::open(&folder, &boot).context("cannot open the tombstones")?;
     let owner = Owner::new(identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
-    let serving = Serving { socket, owner, queue: (to_owner.clone(), queue), metrics, shutdown: shutdown.clone() };
+    let pods = Pods::default();
+    let (annotations, questions) = Annotations::new(pods.clone());
+    let front = Front { owner: to_owner.clone(), annotations, metrics };
+    let serving = Serving { socket, owner, queue, front, shutdown: shutdown.clone() };
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
 
@@ -87,7 +96,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         reconcile_every,
     };
     tokio::select! {
-        () = drive(&settings, links) => {}
+        () = drive(&settings, links, pods, questions) => {}
         () = watch_readiness(identity, outlook, &readiness) => {}
         () = shutdown.requested() => {}
     }
@@ -100,49 +109,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 struct Serving {
     socket: Socket,
     owner: Owner,
-    queue: (mpsc::UnboundedSender<crate::serve::Message>, mpsc::UnboundedReceiver<crate::serve::Message>),
-    metrics: Metrics,
+    queue: mpsc::UnboundedReceiver<Message>,
+    front: Front,
     shutdown: Shutdown,
 }
 
 impl Serving {
     fn start(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
         let run = move || {
-            let Self { socket, owner, queue, metrics, shutdown } = self;
+            let Self { socket, owner, queue, front, shutdown } = self;
             let stop = shutdown.trigger().clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let served = runtime.block_on(serve(socket, owner, queue, metrics, shutdown));
+            let served = runtime.block_on(serve(socket, owner, queue, front, shutdown));
             stop.fire(); // Without the socket the rest is of no use.
             Ok(served?)
         };
         Ok(std::thread::Builder::new().name("serve".to_owned()).spawn(run)?)
-    }
-}
-
-/// What this boot's journal says. If it cannot be read, the agent runs all the same: to say so, and to answer DEL.
-fn restore(folder: &Path, boot: &str, settings: &Settings, identity: &Identity) -> State {
-    let rules = Rules {
-        node: identity.node.clone(),
-        address_cooling: settings.agent.address_cooling,
-        add_wait: settings.agent.add_wait,
-    };
-    match Desk::open(folder, boot, rules, BootTime::now()) {
-        Ok((desk, found)) => {
-            let held = desk.pools.held();
-            match found {
-                Found::Nothing => tracing::info!("no journal of before: nothing is held"),
-                Found::Void => tracing::info!("the journal is of another boot, and void: nothing is held"),
-                Found::Records { count, cut: 0 } => tracing::info!(count, held, "restored from the journal"),
-                Found::Records { count, cut } => {
-                    tracing::warn!(count, held, cut, "restored from the journal; a torn batch at its end was cut off");
-                }
-            }
-            State::Serving(Box::new(desk))
-        }
-        Err(error) => {
-            tracing::error!(%error, "no address is given");
-            State::Broken(error.to_string())
-        }
     }
 }
 

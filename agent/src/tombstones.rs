@@ -137,6 +137,15 @@ impl Tombstones {
         }
     }
 
+    /// How many lie there, for people.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let named = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
+        let entries =
+            fs::read_dir(&self.folder).map(|entries| entries.flatten().filter(|entry| named(&entry.path())).count());
+        entries.unwrap_or_default() as u64
+    }
+
     /// What they asked for is done and recorded.
     pub fn remove(&mut self, done: &[Tombstone]) {
         for Tombstone { path, .. } in done {

@@ -44,6 +44,8 @@ pub mod reason {
     pub const BLOCK_DISPUTED: &str = "BlockDisputed";
     /// The recorded mode goes on.
     pub const MODE_DIFFERS: &str = "ModeDiffers";
+    /// Of Events: an agent freed addresses that nobody uses and no DEL gave back.
+    pub const ADDRESS_RECLAIMED: &str = "AddressReclaimed";
     /// Configured and recorded mode agree.
     pub const MODE_AGREES: &str = "ModeAgrees";
     /// The recorded pools go on.

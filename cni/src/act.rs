@@ -41,7 +41,7 @@ fn other(socket: &Path, call: Call) -> Result<Option<Value>, Error> {
             Ok(None)
         }
         Call::Status(_) => nothing(told(socket, reply, code::NOT_AVAILABLE)),
-        Call::Add(_) | Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report => {
+        Call::Add(_) | Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => {
             nothing(told(socket, reply, code::TRY_AGAIN))
         }
     }
@@ -120,6 +120,7 @@ fn unexpected(reply: &Reply) -> Error {
         Reply::TakeOver => "takeover",
         Reply::Error(_) => "error",
         Reply::Report(_) => "report",
+        Reply::Explanation(_) => "explanation",
     };
     let message = format!("the cadastre agent of this node gave a reply that does not belong to the question: {kind}");
     Error::new(code::INTERNAL, message, "run plugin and agent of the same release on this node")

@@ -45,7 +45,7 @@ impl Patience {
             // A tombstone does as well, so there is no use in waiting.
             Call::Del(_) => (80, 5_000, true),
             Call::Gc(_) => (0, 30_000, true),
-            Call::Status(_) | Call::Report => (0, 5_000, true),
+            Call::Status(_) | Call::Report | Call::Explain(_) => (0, 5_000, true),
         };
         Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total), guarded }
     }

@@ -9,17 +9,17 @@ use tokio::sync::futures::Notified;
 
 /// Requests at once at the least.
 const NARROWEST: usize = 2;
-/// Requests at once beyond which nothing is learnt: all lanes together send no more.
-const WIDEST: usize = 64;
 /// After as many answers for each request at once, one more is tried.
 const PATIENCE: usize = 4;
 
 /// Halves with each wave of 429, and grows again with answers, by one at a time. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pace(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// Requests at once beyond which nothing is learnt: nobody sends more.
+    widest: usize,
     state: Mutex<State>,
     /// A request came to its end.
     freed: Notify,
@@ -45,6 +45,11 @@ pub struct Sent {
 }
 
 impl Pace {
+    /// Of senders that have `widest` requests under way at the most, all together.
+    pub fn new(widest: usize) -> Self {
+        Self(Arc::new(Shared { widest, state: Mutex::default(), freed: Notify::new() }))
+    }
+
     /// A request goes out at `at`.
     pub fn send(&self, at: Instant) -> Sent {
         self.state().sent += 1;
@@ -88,7 +93,7 @@ impl Sent {
         let mut state = self.pace.state();
         state.answered += 1;
         if let Some(width) = state.width.filter(|width| state.answered >= width * PATIENCE) {
-            (state.width, state.answered) = (Some((width + 1).min(WIDEST)), 0);
+            (state.width, state.answered) = (Some((width + 1).min(self.pace.0.widest)), 0);
         }
     }
 
@@ -118,6 +123,8 @@ mod tests {
 
     use super::*;
 
+    const WIDEST: usize = 64;
+
     fn room(pace: &Pace) -> usize {
         let mut sent = Vec::new();
         while pace.has_room() && sent.len() < 1000 {
@@ -128,7 +135,7 @@ mod tests {
 
     #[test]
     fn halves_once_for_a_wave_and_grows_with_answers() {
-        let (pace, start) = (Pace::default(), Instant::now());
+        let (pace, start) = (Pace::new(WIDEST), Instant::now());
         assert_eq!(room(&pace), 1000, "nothing was turned away yet");
         let wave = |at: Duration, size: usize| {
             let sent: Vec<_> = (0..size).map(|_| pace.send(start + at)).collect();
@@ -159,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_room_goes_on_when_a_request_ends() {
-        let pace = Pace::default();
+        let pace = Pace::new(WIDEST);
         pace.send(Instant::now()).turned_away(Instant::now());
         let mut sent: Vec<_> = (0..NARROWEST).map(|_| pace.send(Instant::now())).collect();
         let waiting = tokio::spawn({

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Lanes, so that a commit that a thousand nodes wait for does not wait behind a thousand creations; and while the API
-//! server turns requests away, all but the record go at its pace. Nothing is decided
-//! here: a request is repeated only if the API server turned it away before it did anything (429), or if it only reads.
-//! What has waited too long to be sent is handed back, to be decided anew.
+//! server turns requests away, all but the record go at its pace. Nothing is decided here: a request is repeated only
+//! if the API server turned it away before it did anything (429), or if it only reads. What has waited too long to be
+//! sent is handed back, to be decided anew.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ enum Lane {
 }
 
 impl Lane {
+    const ALL: [Self; 3] = [Self::Record, Self::Nodes, Self::News];
+
     /// Requests at once. An API server on two cores is no faster with more creations under way than 24, one that is
     /// slower to write is; each is a connection, since kube speaks HTTP/1.
     const fn width(self) -> usize {
@@ -104,7 +106,7 @@ impl Performer {
         Self {
             requests,
             metrics,
-            pace: Pace::default(),
+            pace: Pace::new(Lane::ALL.into_iter().map(Lane::width).sum()),
             queues: HashMap::new(),
             running: HashMap::new(),
             said: HashMap::new(),
@@ -171,11 +173,11 @@ impl Performer {
     }
 
     fn log(&mut self, name: &'static str, outcome: &Outcome) {
-        let (said, why) = match outcome {
-            Outcome::Uncertain(why) => ("uncertain", why),
-            Outcome::Refused(why) => ("refused", why),
-            Outcome::Unreadable(why) => ("unreadable", why),
-            Outcome::Done(_) | Outcome::Conflict | Outcome::NotFound => return,
+        let Some(why) = outcome.why() else { return };
+        let said = match outcome {
+            Outcome::Uncertain(_) => "uncertain",
+            Outcome::Unreadable(_) => "unreadable",
+            _ => "refused",
         };
         if self.said.get(name).is_some_and(|at| at.elapsed() < SAID_FOR) {
             tracing::debug!(action = name, %why, "{said}");

@@ -36,8 +36,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The API server ends a watch after this. Less than the client's patience with a silent connection (90 s): of a kind that
 /// never changed since its own start the API server sends no bookmarks.
 const WATCH_SECONDS: u32 = 80;
-/// A watch that lived that much less came to its end all the same: its time began before we heard of it.
-const WATCH_SLACK: Duration = Duration::from_secs(5);
+/// A watch that lived that much less came to its end all the same: its time began before we heard of it. Little, as a
+/// store that went back in this time is not noticed; and one that is suspected in vain costs a cheap read.
+const WATCH_SLACK: Duration = Duration::from_secs(1);
 /// An answer of a list may have: what it costs in memory while it is read. The API server answers few large pages faster
 /// than many small ones.
 const PAGE_BYTES: usize = 1 << 20;

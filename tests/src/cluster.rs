@@ -62,7 +62,10 @@ impl ControlPlane {
         let kubeconfig = self.service_account_kubeconfig(NAMESPACE, AGENT).await?;
         let program = Program::ours("cadastre-agent")?.env("KUBECONFIG", kubeconfig);
         let program = program.arg("run").arg("--config").arg(settings).args(["--node-name", node]);
-        let program = program.arg("--state-dir").arg(self.folder().join(node).join("state"));
+        let of_node = |name: &str| self.folder().join(node).join(name);
+        let program = program.arg("--state-dir").arg(of_node("state"));
+        // Never the machine's own: other tests' pods live there.
+        let program = program.arg("--cni-cache").arg(of_node("cni")).arg("--netns-dir").arg(of_node("netns"));
         Ok(program.arg("--socket").arg(self.agent_socket(node)).args(["--listen", "127.0.0.1:0"]))
     }
 

@@ -1,7 +1,7 @@
 //! The operator on a real API server, installed by the chart and run under its own ServiceAccount.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use cadastre_core::Family;
@@ -213,6 +213,9 @@ async fn an_ipam_node_that_finalizers_hold_is_named_and_waited_for() -> Result<(
     delete(&cp, 0..1).await?;
     let leaves = async || Ok(cp.ipam_nodes().await?.values().all(|node| node.metadata.deletion_timestamp.is_some()));
     until("the old IPAMNode is told to go", leaves).await?;
+    // While it has no Node it is not deleted again and again: only time can show that.
+    let begin = Instant::now();
+    until("a while has passed", async || Ok(begin.elapsed() > Duration::from_secs(2))).await?;
     cp.create_nodes(nodes(0, 1)).await?;
     let said = async || {
         let notes = cp.events_on("n0", "DeletionHeld").await?;

@@ -12,7 +12,7 @@ use crate::pools::fixtures::*;
 const BOOT: &str = "boot-1";
 
 fn open(folder: &Path, now: BootTime) -> Desk {
-    Desk::open(folder, BOOT, rules(), now).unwrap().0
+    opener(folder, BOOT).open(now).unwrap().desk
 }
 
 fn ask(desk: &mut Desk, now: BootTime, name: &str, input: Input) -> String {
@@ -39,7 +39,7 @@ fn a_restart_gives_the_same_addresses_to_the_same_attachments() {
         "10.0.2.52/24 via 10.0.2.1, fd00::34/120 via fd00::1",
         "next fit goes on"
     );
-    assert_eq!(Desk::open(folder.path(), "boot-2", rules(), at(1)).unwrap().1, Found::Void);
+    assert_eq!(opener(folder.path(), "boot-2").open(at(1)).unwrap().found, Found::Void);
 }
 
 #[test]
@@ -128,5 +128,26 @@ fn the_journal_stays_small_however_long_the_agent_runs() {
 fn open_copy(folder: &Path, now: BootTime) -> Desk {
     let copy = TempDir::new().unwrap();
     fs::copy(folder.join("journal"), copy.path().join("journal")).unwrap();
-    Desk::open(copy.path(), BOOT, rules(), now).unwrap().0
+    open(copy.path(), now)
+}
+
+#[test]
+fn an_older_agents_journal_is_written_anew_at_the_start() {
+    let folder = TempDir::new().unwrap();
+    let mut desk = open(folder.path(), at(0));
+    ask(&mut desk, at(1), "", assigned(&["10.0.2.0/24", "fd00::/120"]));
+    let given = ask(&mut desk, at(2), "a", add("a"));
+    // Magic, then length, its checksum, that of the payload, and the payload, which begins with the version.
+    let path = desk.journal().path();
+    let mut bytes = fs::read(&path).unwrap();
+    let end = 20 + bytes[8] as usize;
+    bytes[20] = 1;
+    let sum = crc32fast::hash(&bytes[20..end]).to_le_bytes();
+    bytes[16..20].copy_from_slice(&sum);
+    fs::write(&path, bytes).unwrap();
+    for was in [1, 2] {
+        let Opened { mut desk, found, .. } = opener(folder.path(), BOOT).open(at(4)).unwrap();
+        assert!(matches!(found, Found::Records { version, .. } if version == was), "{found:?}");
+        assert_eq!(ask(&mut desk, at(5), "a", add("a")), given);
+    }
 }

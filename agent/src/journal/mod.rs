@@ -27,12 +27,16 @@ pub use disk::Refuses;
 use disk::{Disk, Limit};
 use frame::{Flaw, Frames};
 
-/// Raised whenever older agents could not read what is written.
-pub const VERSION: u32 = 1;
+/// Raised whenever older agents could not read what is written. 2: networks with ranges of their own.
+pub const VERSION: u32 = 2;
+
+/// The oldest that is still read: what it wrote is written anew in the format of today at the start.
+const OLDEST: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"CADASTRE";
 const NAME: &str = "journal";
 const NAME_ASIDE: &str = "journal.new";
+const NAME_DAMAGED: &str = "journal.damaged";
 
 /// A frame of one `Released`: 12 bytes of frame, 1 of variant, two numbers of at most 10 bytes.
 pub const RELEASE_ROOM: u64 = 33;
@@ -59,6 +63,8 @@ pub struct Journal {
     compactions: u64,
     buffer: Vec<u8>,
     limit: Limit,
+    /// Written by an older agent, so that nothing may be added to it.
+    outdated: bool,
 }
 
 /// Which boot of which node a journal is of.
@@ -79,6 +85,7 @@ pub enum Found {
     Records {
         count: u64,
         cut: u64,
+        version: u32,
     },
 }
 
@@ -86,20 +93,26 @@ pub enum Found {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     #[error(
-        "journal {} is damaged at byte {offset} ({flaw}): who holds which address is not known; drain this node and reboot it, or delete the file if no pod runs",
+        "journal {} is damaged at byte {offset} ({flaw}): who holds which address is not known from it",
         path.display()
     )]
     Damaged { path: PathBuf, offset: u64, flaw: Flaw },
-    #[error("journal {} has version {found}, and this agent reads {VERSION}: start the release that wrote it", path.display())]
+    #[error("journal {} has version {found}, and this agent reads {OLDEST} to {VERSION}: start the release that wrote it", path.display())]
     Version { path: PathBuf, found: u32 },
+    /// Who owns the folder could give addresses away.
+    #[error(
+        "state folder {} belongs to user {owner} and has mode {mode:o}: make it root's alone (chown root, chmod 700)",
+        path.display()
+    )]
+    NotOurs { path: PathBuf, owner: u32, mode: u32 },
     #[error("journal {} is of node {found}, not of {node}: give each node a state folder of its own", path.display())]
     OtherNode { path: PathBuf, found: String, node: String },
     #[error("cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("a record cannot be encoded: {source}")]
     Encode { source: postcard::Error },
-    /// Somebody removed or replaced the file: `rewrite` makes it anew.
-    #[error("journal {} is not there any more", path.display())]
+    /// Somebody removed or replaced the file, or an older agent wrote it: `rewrite` makes it anew.
+    #[error("journal {} has to be written anew", path.display())]
     Lost { path: PathBuf },
 }
 
@@ -129,15 +142,40 @@ impl Journal {
         };
         let compact_at = SMALLEST_COMPACTION.max(len.saturating_mul(2));
         let folder = folder.to_owned();
-        let mut journal = Self { folder, header, disk, len, compact_at, compactions: 0, buffer: Vec::new(), limit };
+        let outdated = matches!(found, Found::Records { version, .. } if version != VERSION);
+        let buffer = Vec::new();
+        let mut journal = Self { folder, header, disk, len, compact_at, compactions: 0, buffer, limit, outdated };
         if matches!(found, Found::Records { cut, .. } if cut > 0) {
             journal.truncate()?;
         }
         Ok((journal, found))
     }
 
+    /// Makes a journal in place of one that cannot be read. The old one is kept beside it, as evidence.
+    pub fn replace(
+        folder: &Path,
+        boot: &str,
+        node: &str,
+        records: impl Iterator<Item = Record>,
+        spare: u64,
+    ) -> Result<Self, JournalError> {
+        let header = Header { version: VERSION, boot: boot.to_owned(), node: node.to_owned() };
+        let (path, damaged) = (folder.join(NAME), folder.join(NAME_DAMAGED));
+        let failed = |source| JournalError::Io { what: "keep", path: damaged.clone(), source };
+        match fs::remove_file(&damaged) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => fs::hard_link(&path, &damaged).map_err(failed)?,
+        }
+        let limit = Limit::default();
+        let (disk, len) = renew(folder, &header, records, spare, &limit)?;
+        let compact_at = SMALLEST_COMPACTION.max(len.saturating_mul(2));
+        let (folder, buffer) = (folder.to_owned(), Vec::new());
+        Ok(Self { folder, header, disk, len, compact_at, compactions: 0, buffer, limit, outdated: false })
+    }
+
     /// Writes a batch. `spare` is the room that has to be left behind it. Either all of it is recorded or nothing.
     pub fn append(&mut self, records: &[Record], spare: u64) -> Result<(), JournalError> {
+        self.check()?;
         if !self.is_in_place() {
             return Err(JournalError::Lost { path: self.path() });
         }
@@ -162,7 +200,7 @@ impl Journal {
         // Not at once again if this fails.
         self.compact_at = self.len + SMALLEST_COMPACTION;
         let (disk, len) = renew(&self.folder, &self.header, records, spare, &self.limit)?;
-        (self.disk, self.len) = (disk, len);
+        (self.disk, self.len, self.outdated) = (disk, len, false);
         self.compact_at = SMALLEST_COMPACTION.max(len.saturating_mul(2));
         self.compactions += 1;
         Ok(())
@@ -174,11 +212,22 @@ impl Journal {
         self.len >= self.compact_at
     }
 
-    /// Whether the path still leads to the file that is written to.
+    /// Whether the path still leads to the file that is written to, and that file may be added to.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
+        if self.outdated {
+            return false;
+        }
         let there = fs::metadata(self.path()).map(|there| (there.dev(), there.ino()));
         there.ok().is_some_and(|there| Some(there) == self.disk.identity())
+    }
+
+    /// Whether the folder is ours alone. One that is not there will be made.
+    pub fn check(&self) -> Result<(), JournalError> {
+        match fs::metadata(&self.folder) {
+            Ok(folder) => ours(&self.folder, &folder),
+            Err(_) => Ok(()),
+        }
     }
 
     #[must_use]
@@ -302,13 +351,13 @@ fn read(
         }
     }
     let end = frames.end();
-    Ok((Found::Records { count, cut: (bytes.len() - end) as u64 }, end as u64))
+    Ok((Found::Records { count, cut: (bytes.len() - end) as u64, version: header.version }, end as u64))
 }
 
 fn header(path: &Path, payload: &[u8], damaged: &dyn Fn(usize, Flaw) -> JournalError) -> Result<Header, JournalError> {
     let unreadable = |_| damaged(MAGIC.len(), Flaw::NoHeader);
     let (found, _) = postcard::take_from_bytes::<u32>(payload).map_err(unreadable)?;
-    if found != VERSION {
+    if !(OLDEST..=VERSION).contains(&found) {
         return Err(JournalError::Version { path: path.to_owned(), found });
     }
     postcard::from_bytes(payload).map_err(unreadable)
@@ -316,6 +365,17 @@ fn header(path: &Path, payload: &[u8], damaged: &dyn Fn(usize, Flaw) -> JournalE
 
 /// For root only: who may write here could give addresses away.
 fn make_folder(folder: &Path) -> Result<(), JournalError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| JournalError::Io { what: "make", path: folder.to_owned(), source })
+    let failed = |what| move |source| JournalError::Io { what, path: folder.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make"))?;
+    ours(folder, &fs::metadata(folder).map_err(failed("look at"))?)
+}
+
+fn ours(path: &Path, folder: &fs::Metadata) -> Result<(), JournalError> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let (owner, mode) = (folder.uid(), folder.mode() & 0o7777);
+    let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    if is_ours && mode & WRITABLE_BY_OTHERS == 0 {
+        return Ok(());
+    }
+    Err(JournalError::NotOurs { path: path.to_owned(), owner, mode })
 }

@@ -57,6 +57,8 @@ fn records() -> Vec<Record> {
             since: BootTime::from_millis(1),
         },
         Record::Cursor { pool: "default".into(), cursor: "10.0.2.9/32".parse().unwrap() },
+        Record::LastOfSet { network: "net".into(), set: 1, address: "fd01::9".parse().unwrap() },
+        Record::TookOver { network: "net".into() },
     ]
 }
 
@@ -83,7 +85,7 @@ fn what_was_written_is_read() {
     let folder = TempDir::new().unwrap();
     two_batches(folder.path());
     let (_, found, read) = open(folder.path(), BOOT).unwrap();
-    assert_eq!(found, Found::Records { count: 6, cut: 0 });
+    assert_eq!(found, Found::Records { count: 8, cut: 0, version: VERSION });
     assert_eq!(read, records());
 }
 
@@ -95,7 +97,7 @@ fn a_torn_end_is_cut_wherever_it_tore() {
     for end in first..bytes.len() {
         fs::write(&path, &bytes[..end]).unwrap();
         let (mut journal, found, read) = open(folder.path(), BOOT).unwrap();
-        assert_eq!(found, Found::Records { count: 2, cut: (end - first) as u64 }, "{end}");
+        assert_eq!(found, Found::Records { count: 2, cut: (end - first) as u64, version: VERSION }, "{end}");
         assert_eq!(read, records()[..2]);
         journal.append(&records()[2..], 0).unwrap();
         assert_eq!(fs::read(&path).unwrap(), bytes, "it goes on as if nothing had happened");
@@ -129,24 +131,36 @@ fn another_boot_voids_it_and_another_node_or_version_is_refused() {
     let (_, found, read) = open(folder.path(), "another-boot").unwrap();
     assert_eq!((found, read), (Found::Void, vec![]));
     let (_, found, _) = open(folder.path(), "another-boot").unwrap();
-    assert_eq!(found, Found::Records { count: 0, cut: 0 });
+    assert_eq!(found, Found::Records { count: 0, cut: 0, version: VERSION });
 
     let mut newer = MAGIC.to_vec();
     let header = Header { version: VERSION + 1, boot: BOOT.into(), node: "n1".into() };
     frame::push(&mut newer, std::iter::once(&header)).unwrap();
     fs::write(folder.path().join(NAME), newer).unwrap();
-    assert!(matches!(open(folder.path(), BOOT), Err(JournalError::Version { found: 2, .. })));
+    assert!(matches!(open(folder.path(), BOOT), Err(JournalError::Version { found: 3, .. })));
 }
 
 #[test]
-fn version_one_is_still_read() {
-    // Written by the first release. If this fails, the format changed: raise VERSION and keep reading this one.
-    let golden = include_bytes!("version_1.journal");
-    let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join(NAME), golden).unwrap();
-    let (_, found, read) = open(folder.path(), BOOT).unwrap();
-    assert_eq!(found, Found::Records { count: 6, cut: 0 });
-    assert_eq!(read, records());
+fn what_every_version_wrote_is_still_read_and_written_anew_before_anything_is_added() {
+    // Written by their own releases. If this fails, the format changed: raise VERSION and keep reading these.
+    let goldens: [(u32, &[u8], usize); 2] =
+        [(1, include_bytes!("version_1.journal"), 6), (2, include_bytes!("version_2.journal"), 8)];
+    for (version, golden, count) in goldens {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join(NAME), golden).unwrap();
+        let (mut journal, found, read) = open(folder.path(), BOOT).unwrap();
+        assert_eq!(found, Found::Records { count: count as u64, cut: 0, version });
+        assert_eq!(read, records()[..count]);
+        let added = journal.append(&records()[6..], 0);
+        assert_eq!(added.is_ok(), version == VERSION, "an older agent could not read it");
+        if added.is_err() {
+            assert!(!journal.is_in_place());
+            journal.rewrite(read.into_iter(), 0).unwrap();
+            journal.append(&records()[6..], 0).unwrap();
+            let (_, found, read) = open(folder.path(), BOOT).unwrap();
+            assert_eq!((found, read), (Found::Records { count: 8, cut: 0, version: VERSION }, records()));
+        }
+    }
 }
 
 #[test]
@@ -169,7 +183,7 @@ fn a_full_disk_leaves_nothing_half_written_and_room_for_releases() {
     limit.set(Refuses::Nothing);
     journal.append(&[gave(held)], RELEASE_ROOM).unwrap();
     let (_, found, _) = open(folder.path(), BOOT).unwrap();
-    assert_eq!(found, Found::Records { count: 2 * held + 1, cut: 0 });
+    assert_eq!(found, Found::Records { count: 2 * held + 1, cut: 0, version: VERSION });
 }
 
 #[test]
@@ -234,7 +248,7 @@ fn the_largest_release_fits_into_the_room_that_is_kept_for_it() {
     assert_eq!(bytes.len() as u64, RELEASE_ROOM);
 }
 
-/// Prints nothing and changes nothing unless asked: how `version_1.journal` was made.
+/// Prints nothing and changes nothing unless asked: how the files `version_*.journal` were made.
 #[test]
 fn write_golden() {
     if let Some(path) = std::env::var_os("CADASTRE_WRITE_GOLDEN") {

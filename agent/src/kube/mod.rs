@@ -1,14 +1,16 @@
-//! The agent's dealings with the API server. None of them is in the way of an ADD.
+//! The agent's dealings with the API server. None of them is in the way of an ADD, but for a Pod that is not known yet.
 //!
 //! ```text
 //! own IPAMNode ──▶ watch_node ──▶ Assignment ──▶ owner of the pools ──▶ Outlook ──▶ publish ──▶ own IPAMNode/status
 //! own Node     ──▶ (live GET: whose IPAMNode is it?)                                  └──▶ report_mode ──▶ Event, readiness
 //! own Pods     ──▶ pods ──▶ reconcile ──▶ owner
+//!                     └───▶ annotations: the addresses that a Pod asks for
 //! /version     ──▶ pulse ──▶ Cluster, for people
 //! ```
 //! With the API server away each of them tries again, for ever, and the pools serve on from what the journal knows.
 
 mod afresh;
+mod annotations;
 mod assignment;
 mod pods;
 mod publish;
@@ -24,11 +26,14 @@ use std::time::Duration;
 use cadastre_api::IPAMNode;
 use cadastre_runtime::{Settings, client};
 use futures::FutureExt;
+use kube::runtime::events::Reporter;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::outlook::{Cluster, Outlook};
 use crate::report::Identity;
 use crate::serve::Message;
+pub use annotations::{Annotations, Question};
+pub use pods::Pods;
 
 /// Between two tries of what failed: long enough for an API server that comes back, short enough for nobody to wait.
 const RETRY: Duration = Duration::from_secs(2);
@@ -47,19 +52,24 @@ pub struct Links {
 /// What `watch_node` shows the others.
 pub type OwnNode = watch::Receiver<Option<Arc<IPAMNode>>>;
 
+/// Who Events are from.
+fn reporter(links: &Links) -> Reporter {
+    Reporter { controller: cadastre_api::AGENT_MANAGER.to_owned(), instance: Some(links.identity.node.clone()) }
+}
+
 /// Runs for ever.
-pub async fn drive(settings: &Settings, links: Links) {
+pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mpsc::UnboundedReceiver<Question>) {
     let client = connect(settings, &links).await;
     let (node_to, node) = watch::channel(None);
     let trouble = Arc::new(Notify::new());
-    let pods = pods::Pods::default();
     let parts = [
         watch_node::run(client.clone(), links.clone(), node_to, Arc::clone(&trouble)).boxed(),
         publish::run(client.clone(), links.clone(), node.clone()).boxed(),
         report_mode::run(client.clone(), links.clone(), node.clone()).boxed(),
         pulse::run(client.clone(), Arc::clone(&links.cluster), Arc::clone(&trouble)).boxed(),
         pods::run(client.clone(), links.identity.node.clone(), pods.clone(), trouble).boxed(),
-        reconcile::run(client, links, pods).boxed(),
+        annotations::answer(client.clone(), questions).boxed(),
+        reconcile::run(client, links, node, pods).boxed(),
     ];
     futures::future::join_all(parts).await;
 }

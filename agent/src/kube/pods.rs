@@ -1,4 +1,4 @@
-//! The Pods of this node, as little of them as reconciliation needs: their names and what identifies them.
+//! The Pods of this node, as little of them as is needed: their names, what identifies them, and the addresses they ask for.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -17,6 +17,9 @@ use crate::record::PodName;
 /// kubelet names a static pod to the runtime by this, and not by the UID of its mirror in the API.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 
+/// By which a Pod asks for an address of a family.
+const ASKED: [&str; 2] = ["cadastre.io/ipv4", "cadastre.io/ipv6"];
+
 /// The Pods as the watch has them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
@@ -30,6 +33,25 @@ struct Identity {
     namespace: String,
     name: String,
     config_hash: Option<String>,
+    /// As it is written.
+    asked: Vec<String>,
+}
+
+/// What the watch knows of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is there, and asks for these addresses.
+    Pod(Vec<String>),
+    /// The watch is complete and has it not, so far.
+    NotYet,
+    /// The API server was not heard yet.
+    Nothing,
+}
+
+/// What a Pod asks for, if it is the one that is meant.
+pub fn asked_by(found: &PartialObjectMeta<Pod>, named: &PodName) -> Vec<String> {
+    let identity = Identity::of(found);
+    if identity.may_be(&found.uid().unwrap_or_default(), named) { identity.asked } else { Vec::new() }
 }
 
 impl Identity {
@@ -38,6 +60,7 @@ impl Identity {
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
             config_hash: pod.annotations().get(CONFIG_HASH).cloned(),
+            asked: ASKED.into_iter().filter_map(|key| pod.annotations().get(key).cloned()).collect(),
         }
     }
 
@@ -52,9 +75,20 @@ impl Identity {
 
 impl Pods {
     /// Whether the watch, once complete, has no such Pod.
+    #[must_use]
     pub fn lack(&self, named: &PodName) -> bool {
         let known = self.known();
         known.as_ref().is_some_and(|pods| !pods.iter().any(|(uid, pod)| pod.may_be(uid, named)))
+    }
+
+    /// What is known of this Pod.
+    #[must_use]
+    pub fn look_up(&self, named: &PodName) -> Known {
+        let known = self.known();
+        let Some(pods) = known.as_ref() else { return Known::Nothing };
+        let by_uid = named.uid.as_ref().and_then(|uid| pods.get(uid));
+        let found = by_uid.or_else(|| pods.iter().find(|(uid, pod)| pod.may_be(uid, named)).map(|(_, pod)| pod));
+        found.map_or(Known::NotYet, |pod| Known::Pod(pod.asked.clone()))
     }
 
     fn known(&self) -> MutexGuard<'_, Option<HashMap<String, Identity>>> {
@@ -110,10 +144,12 @@ mod tests {
         };
         let pods = Pods::default();
         assert!(!pods.lack(&named(Some("u-9"), "x")), "nothing is known yet, so nothing lacks");
+        assert_eq!(pods.look_up(&named(Some("u-9"), "x")), Known::Nothing);
         let identity = |name: &str, hash: Option<&str>| Identity {
             namespace: "default".into(),
             name: name.into(),
             config_hash: hash.map(ToOwned::to_owned),
+            asked: if name == "a" { vec!["10.0.2.9".into()] } else { vec![] },
         };
         let all = [("u-1", identity("a", None)), ("u-2", identity("etcd-n1", Some("h-2")))];
         *pods.known() = Some(all.into_iter().map(|(uid, pod)| (uid.to_owned(), pod)).collect());
@@ -127,6 +163,8 @@ mod tests {
         ];
         for (named, lacks) in table {
             assert_eq!(pods.lack(&named), lacks, "{named:?}");
+            let asked = if named.name == "a" { vec!["10.0.2.9".to_owned()] } else { vec![] };
+            assert_eq!(pods.look_up(&named), if lacks { Known::NotYet } else { Known::Pod(asked) });
         }
     }
 }

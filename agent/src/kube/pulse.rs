@@ -7,6 +7,7 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 
 use super::{RETRY, chain};
+use crate::boot_time::BootTime;
 use crate::outlook::Cluster;
 
 /// While all is well: a thousand nodes then ask three times a second.
@@ -19,16 +20,15 @@ pub async fn run(client: Client, cluster: Arc<watch::Sender<Cluster>>, trouble: 
                 let plain = |text: &str| text.trim_end_matches('+').to_owned();
                 let (major, minor) = (plain(&version.major), plain(&version.minor));
                 let version = format!("{major}.{minor} ({})", version.git_version);
-                tell(&cluster, Cluster { version: Some(version), trouble: None });
+                tell(&cluster, Some(version), None);
                 RARELY
             }
             Err(error) => {
-                let version = cluster.borrow().version.clone();
                 let trouble = format!(
                     "the API server cannot be reached ({}): pods are served from what is known; see whether it runs and is reachable from here",
                     chain(&error)
                 );
-                tell(&cluster, Cluster { version, trouble: Some(trouble) });
+                tell(&cluster, None, Some(trouble));
                 RETRY
             }
         };
@@ -39,17 +39,20 @@ pub async fn run(client: Client, cluster: Arc<watch::Sender<Cluster>>, trouble: 
     }
 }
 
-fn tell(cluster: &watch::Sender<Cluster>, now: Cluster) {
-    cluster.send_if_modified(|before| {
-        if before.trouble.is_some() != now.trouble.is_some() {
-            if let Some(trouble) = &now.trouble {
+/// A version that was heard once stays.
+fn tell(cluster: &watch::Sender<Cluster>, version: Option<String>, trouble: Option<String>) {
+    cluster.send_modify(|cluster| {
+        if cluster.trouble.is_some() != trouble.is_some() {
+            if let Some(trouble) = &trouble {
                 tracing::warn!("{trouble}");
             } else {
-                tracing::info!(version = now.version, "the API server answers");
+                tracing::info!(version, "the API server answers");
             }
         }
-        let changed = *before != now;
-        *before = now;
-        changed
+        if trouble.is_none() {
+            cluster.heard = Some(BootTime::now());
+        }
+        cluster.version = version.or_else(|| cluster.version.take());
+        cluster.trouble = trouble;
     });
 }

@@ -2,15 +2,13 @@
 //! too; and the recorded mode goes on.
 
 use cadastre_api::reason;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource};
 
-use super::{Links, OwnNode, chain};
+use super::{Links, OwnNode, chain, reporter};
 
 pub async fn run(client: Client, mut links: Links, mut node: OwnNode) {
-    let reporter =
-        Reporter { controller: cadastre_api::AGENT_MANAGER.to_owned(), instance: Some(links.identity.node.clone()) };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = Recorder::new(client, reporter(&links));
     // The message that was said last, and whether it was said as an Event.
     let mut said: (Option<String>, bool) = (None, true);
     loop {

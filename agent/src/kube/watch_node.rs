@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 
 use super::{Links, RETRY, afresh, assignment, chain};
+use crate::boot_time::BootTime;
 use crate::pools::{Assignment, Input};
 use crate::serve::Message;
 
@@ -46,7 +47,12 @@ pub async fn run(client: Client, links: Links, shown: watch::Sender<Option<Arc<I
             if settled == Settled::No { tokio::time::sleep(RETRY).await } else { std::future::pending().await }
         };
         let event = tokio::select! {
-            event = events.next() => event,
+            event = events.next() => {
+                if matches!(event, Some(Ok(_))) {
+                    watched.links.cluster.send_modify(|cluster| cluster.heard = Some(BootTime::now()));
+                }
+                event
+            }
             () = retry => {
                 settled = watched.consider().await;
                 continue;
@@ -123,6 +129,7 @@ impl Watched {
         if self.told.as_ref() == Some(&assignment) {
             return;
         }
+        self.links.cluster.send_modify(|cluster| cluster.told = Some(BootTime::now()));
         if let Some(assigned) = &assignment.assigned {
             let blocks: Vec<String> = assignment.blocks.iter().map(|block| block.cidr.to_string()).collect();
             let (generation, mode) = (assigned.generation, assigned.mode.label());

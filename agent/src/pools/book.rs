@@ -1,14 +1,17 @@
 //! Who has what: attachments, the shares their addresses come from, and the assignment behind them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cadastre_api::Mode;
 use cadastre_core::{Cidr, Family};
 use cadastre_messages::{Attachment, Given, GivenAddress};
 use uuid::Uuid;
 
+use super::local::{self, Network};
+use super::ranges::Ranges;
 use super::share::{Block, Share, Taken};
 use crate::boot_time::BootTime;
 use crate::record::{Assigned, BlockRecord, BlockState, Blocks, Gave, Held, HoldId, Record};
@@ -17,6 +20,8 @@ use crate::record::{Assigned, BlockRecord, BlockState, Blocks, Gave, Held, HoldI
 pub(super) struct Book {
     /// Ordered by pool, then family.
     pub shares: Vec<Share>,
+    /// The networks that bring their own ranges, by name.
+    pub networks: BTreeMap<String, Network>,
     /// Shared with whoever looks at all of them, so that looking copies nothing.
     pub held: HashMap<Arc<Attachment>, Arc<Hold>>,
     pub last_id: u64,
@@ -32,6 +37,13 @@ pub(super) struct Hold {
     /// The attachment may have been told by more than one reply, so that a lost one undoes nothing.
     pub confirmed: bool,
     pub held: Held,
+}
+
+impl Hold {
+    /// What people call who holds it.
+    pub fn owner(&self, attachment: &Attachment) -> String {
+        self.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string)
+    }
 }
 
 impl Book {
@@ -54,26 +66,48 @@ impl Book {
         self.shares.iter().enumerate().filter(wanted).filter_map(of_pool)
     }
 
-    /// An address of each of these shares, or of none of them: then says which had none.
-    pub fn take_all(&mut self, places: &[usize], now: BootTime, rest: Duration) -> Result<Vec<Taken>, usize> {
-        let mut all: Vec<Taken> = Vec::with_capacity(places.len());
-        for &place in places {
-            let Some(taken) = self.shares[place].take(now, rest) else {
-                for (taken, &place) in all.iter().zip(places) {
-                    self.shares[place].put_back(taken);
-                }
-                return Err(place);
-            };
-            all.push(taken);
-        }
-        Ok(all)
+    /// The network of that name, made if need be.
+    pub fn network(&mut self, name: &str) -> &mut Network {
+        self.networks.entry(name.to_owned()).or_insert_with(|| Network::new(name))
+    }
+
+    /// The network whose pool this is, if it is one.
+    pub fn network_of(&mut self, pool: &str) -> Option<&mut Network> {
+        local::network_of(pool).map(|name| self.network(name))
+    }
+
+    /// A number for an allocation that no other has.
+    pub fn next_id(&mut self) -> HoldId {
+        self.last_id += 1;
+        HoldId(self.last_id)
+    }
+
+    /// Frees what has rested long enough.
+    pub fn end_cooling(&mut self, now: BootTime, rest: Duration) {
+        self.shares.iter_mut().for_each(|share| share.end_cooling(now, rest));
+        self.networks.values_mut().for_each(|network| network.end_cooling(now, rest));
+    }
+
+    /// Whether the mode answers demand with more addresses.
+    pub fn can_grow(&self) -> bool {
+        let grows = |mode| matches!(mode, Mode::MultiPool | Mode::Eni | Mode::Azure);
+        self.assigned.as_ref().is_none_or(|assigned| grows(assigned.mode))
+    }
+
+    /// What people call the one that holds an address of a pool.
+    pub fn owner_of(&self, pool: &str, address: IpAddr) -> Option<String> {
+        let holds = |hold: &Hold| hold.held.addresses.iter().any(|held| held.pool == pool && held.address == address);
+        self.held.iter().find(|(_, hold)| holds(hold)).map(|(attachment, hold)| hold.owner(attachment))
     }
 
     /// The attachment holds nothing any more; what it held rests.
     pub fn release(&mut self, attachment: &Attachment, now: BootTime) -> Option<Arc<Hold>> {
         let hold = self.held.remove(attachment)?;
         for held in &hold.held.addresses {
-            self.share_of(&held.pool, held.address).release(held, now);
+            match self.network_of(&held.pool) {
+                Some(network) => network.release(held.address, now),
+                None => self.share_of(&held.pool, held.address).release(held, now),
+            }
         }
         Some(hold)
     }
@@ -81,14 +115,18 @@ impl Book {
     /// Undoes an allocation that nobody was told of.
     pub fn forget(&mut self, attachment: &Attachment, taken: &[Taken]) {
         self.held.remove(attachment);
-        for taken in taken {
-            self.share_of(&taken.held.pool, taken.held.address).put_back(taken);
-        }
+        self.put_back(taken);
     }
 
-    /// What the interface plugin needs to know of what is held.
-    pub fn given(&self, held: &Held) -> Given {
+    /// What the interface plugin needs to know of what is held. `ranges` are those of the call, if it has any.
+    pub fn given(&self, held: &Held, ranges: Option<&Ranges>) -> Given {
         let address = |held: &crate::record::HeldAddress| {
+            if local::network_of(&held.pool).is_some() {
+                let range = ranges.and_then(|ranges| ranges.of(held.address));
+                let prefix = range.map_or(Family::of(held.address).bits(), |range| range.subnet.prefix_len());
+                let gateway = range.and_then(|range| range.gateway).map(|gateway| gateway.to_string());
+                return GivenAddress { address: format!("{}/{prefix}", held.address), gateway };
+            }
             let mut shares = self.shares.iter().filter(|share| share.pool == held.pool);
             let block = shares.find_map(|share| share.block_of(held));
             let prefix = block.map_or(Family::of(held.address).bits(), |block| block.cidr.prefix_len());
@@ -103,6 +141,7 @@ impl Book {
         let Blocks { assigned, blocks } = blocks;
         self.assigned.clone_from(assigned);
         self.follow_grants(blocks);
+        self.follow_found(blocks);
         let mut problems = Vec::new();
         let blocks: Vec<BlockRecord> =
             blocks.iter().filter(|block| self.fits(block).map_err(|why| problems.push(why)).is_ok()).cloned().collect();
@@ -124,6 +163,12 @@ impl Book {
 
     /// Addresses of one pool must not be given under the name of another while they are held.
     fn fits(&self, new: &BlockRecord) -> Result<(), String> {
+        if let Some((name, _)) = self.networks.iter().find(|(_, network)| network.uses(&new.cidr)) {
+            let BlockRecord { pool, cidr, .. } = new;
+            return Err(format!(
+                "block {cidr} of pool {pool} is not used: network {name}, which has ranges of its own, uses addresses of it"
+            ));
+        }
         let others = self.shares.iter().filter(|share| share.pool != new.pool);
         let mut blocks = others.flat_map(|share| &share.blocks);
         match blocks.find(|old| old.used > 0 && old.cidr.overlaps(&new.cidr)) {
@@ -208,5 +253,18 @@ impl Book {
             .chain(gave)
             .chain(cooling)
             .chain(self.shares.iter().filter_map(cursor))
+            .chain(self.networks.iter().flat_map(|(name, network)| of_network(name, network)))
     }
+}
+
+/// A network's part of a snapshot, without what attachments hold of it.
+fn of_network<'a>(name: &'a str, network: &'a Network) -> impl Iterator<Item = Record> + 'a {
+    let cooling = |cooling: &super::share::Cooling| Record::Cooling {
+        pool: network.pool.clone(),
+        address: cooling.address,
+        since: cooling.since,
+    };
+    let last = |(set, address)| Record::LastOfSet { network: name.to_owned(), set: set as u64, address };
+    let known = network.taken_over.then(|| Record::TookOver { network: name.to_owned() });
+    network.cooling().map(cooling).chain(network.last().map(last)).chain(known)
 }

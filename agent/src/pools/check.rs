@@ -1,14 +1,18 @@
 //! What must hold after every step, whatever happened. Tests call it each time; the agent, once, of what it restored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use cadastre_core::Family;
 
 use super::Pools;
 use super::book::Book;
+use super::local::{Network, network_of};
 use super::share::Share;
 use crate::record::{BlockState, HeldAddress};
+
+/// Who holds which address of one space of addresses.
+type Holders<'a> = HashMap<IpAddr, &'a HeldAddress>;
 
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,22 +36,36 @@ pub enum Violation {
 impl<Phase> Pools<Phase> {
     /// Compares everything with everything.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut holders = HashMap::with_capacity(self.book.held.len());
+        // Networks with ranges of their own are apart from each other, as in host-local.
+        let mut holders: BTreeMap<Option<&str>, Holders<'_>> = BTreeMap::new();
+        holders.insert(None, HashMap::with_capacity(self.book.held.len()));
         for (attachment, hold) in &self.book.held {
             let addresses = &hold.held.addresses;
-            let one_each = addresses.is_sorted_by(|one, next| Family::of(one.address) < Family::of(next.address));
+            // A network with ranges gives one of each set, and sets may be of one family.
+            let of_ranges = addresses.iter().all(|held| network_of(&held.pool).is_some());
+            let one_each =
+                of_ranges || addresses.is_sorted_by(|one, next| Family::of(one.address) < Family::of(next.address));
             if addresses.is_empty() || !one_each {
                 let attachment = format!("{attachment:?}");
                 return Err(Violation::Families { attachment });
             }
             for held in &hold.held.addresses {
-                if holders.insert(held.address, held).is_some() {
+                let network = network_of(&held.pool);
+                if holders.entry(network).or_default().insert(held.address, held).is_some() {
                     return Err(Violation::HeldTwice { address: held.address });
                 }
-                self.book.find_block(held).ok_or(Violation::OutsideBlocks { address: held.address })?;
+                if network.is_none() {
+                    self.book.find_block(held).ok_or(Violation::OutsideBlocks { address: held.address })?;
+                }
             }
         }
-        self.book.shares.iter().try_for_each(|share| share.check(&holders))
+        let nobody = Holders::new();
+        let of_blocks = holders.get(&None).unwrap_or(&nobody);
+        self.book.shares.iter().try_for_each(|share| share.check(of_blocks))?;
+        self.book
+            .networks
+            .iter()
+            .try_for_each(|(name, network)| network.check(holders.get(&Some(name.as_str())).unwrap_or(&nobody)))
     }
 }
 
@@ -58,7 +76,7 @@ impl Book {
 }
 
 impl Share {
-    fn check(&self, holders: &HashMap<IpAddr, &HeldAddress>) -> Result<(), Violation> {
+    fn check(&self, holders: &Holders<'_>) -> Result<(), Violation> {
         let cooling: Vec<_> = self.cooling().collect();
         if !cooling.is_sorted_by_key(|cooling| cooling.since) {
             return Err(Violation::CoolingOrder { pool: self.pool.clone(), family: self.family });
@@ -89,5 +107,26 @@ impl Share {
     fn agree(&self, counted: u128, listed: u128) -> Result<(), Violation> {
         let (pool, family) = (self.pool.clone(), self.family);
         if counted == listed { Ok(()) } else { Err(Violation::Counts { pool, family, counted, listed }) }
+    }
+}
+
+impl Network {
+    fn check(&self, holders: &Holders<'_>) -> Result<(), Violation> {
+        let resting: Vec<IpAddr> = self.cooling().map(|cooling| cooling.address).collect();
+        if let Some(address) = resting.iter().find(|address| holders.contains_key(address)) {
+            return Err(Violation::HeldAndCooling { address: *address });
+        }
+        for family in Family::ALL {
+            let of_family = |address: &&IpAddr| Family::of(**address) == family;
+            let listed = (holders.keys().filter(of_family).count() + resting.iter().filter(of_family).count()) as u128;
+            let (held, taken) = self.counts(family);
+            let cooling = resting.iter().filter(of_family).count() as u128;
+            for (counted, listed) in [(taken, listed), (u128::from(held) + cooling, listed)] {
+                if counted != listed {
+                    return Err(Violation::Counts { pool: self.pool.clone(), family, counted, listed });
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cadastre_messages::{Add, Attachment, Check, Failure, Given};
+use cadastre_messages::{Add, Attachment, Check, Failure, Given, Status, TakeOver};
 
 use super::share::Taken;
 use crate::record::{Assigned, BlockRecord, HoldId, PodName, Record};
@@ -43,6 +43,13 @@ pub enum Input {
     },
     Status {
         token: Token,
+        status: Status,
+    },
+    /// What host-local reserved. `seen`: of each reservation, whether the agent itself found the namespace.
+    TakeOver {
+        token: Token,
+        take_over: Box<TakeOver>,
+        seen: Vec<bool>,
     },
     /// What the operator says.
     Assigned(Assignment),
@@ -85,6 +92,8 @@ pub enum Answer {
         released: Vec<IpAddr>,
         pod: Option<PodName>,
     },
+    /// What host-local reserved in this network has to be told first.
+    TakeOver,
     Failed(Failure),
 }
 
@@ -108,8 +117,9 @@ pub struct Step {
     pub by_tombstone: u64,
     pub by_proof: u64,
     pub undelivered: u64,
-    /// What `undo` takes back.
+    /// What `undo` takes back: allocations, and networks whose former reservations are known now.
     pub(super) fresh: Vec<Fresh>,
+    pub(super) took_over: Vec<(Token, String)>,
 }
 
 /// An allocation of this batch.

@@ -4,20 +4,21 @@
 //! ADD ── holds something? ── yes ──▶ the same again
 //!           │ no
 //!           ▼
-//!        an address of each assigned family ──▶ given
-//!           │ none assigned, or the pool can grow     │ nothing can grow
+//!        its addresses (`give`) ──▶ given
+//!           │ none assigned, or the pool can grow     │ nothing can grow, or not what was asked for
 //!           ▼                                         ▼
-//!        parked ── assignment, release ──▶ again     code 101
+//!        parked ── assignment, release ──▶ again     code 101, 102, 103, 104
 //!           └───── deadline, DEL ──▶ code 11
 //! ```
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cadastre_api::{DEFAULT_POOL, Mode};
-use cadastre_messages::{Add, Attachment, Check, Failure};
+use cadastre_api::DEFAULT_POOL;
+use cadastre_messages::{Add, Attachment, Check, Failure, Status};
 
 use super::book::Hold;
+use super::give::{NotGiven, Wanted};
 use super::input::{Answer, Assignment, Fresh, Holder, Input, Step, Token};
 use super::refusal;
 use super::{Live, Pools};
@@ -35,13 +36,6 @@ pub(super) struct Parked {
     pub add: Box<Add>,
     pub seen: bool,
     pub deadline: BootTime,
-}
-
-/// Why an ADD is not given addresses.
-enum NotGiven {
-    /// Time may mend it.
-    Yet(Failure),
-    Ever(Failure),
 }
 
 impl Pools<Live> {
@@ -73,8 +67,9 @@ impl Pools<Live> {
                 }
                 step.replies.push((token, Answer::done()));
             }
-            Input::Status { token } => step.replies.push((token, self.status())),
-            Input::Assigned(assignment) => self.assign(assignment, step),
+            Input::Status { token, status } => step.replies.push((token, self.status(&status))),
+            Input::TakeOver { token, take_over, seen } => self.take_over(now, token, *take_over, &seen, step),
+            Input::Assigned(assignment) => self.assign(now, assignment, step),
             Input::PeerGone(token) => self.phase.parked.retain(|parked| parked.token != token),
             Input::Undelivered(holder) => {
                 let told = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.confirmed);
@@ -86,9 +81,7 @@ impl Pools<Live> {
                 step.by_tombstone += u64::from(before && self.release(now, &attachment, step).is_some());
             }
             Input::Pass => {
-                for share in &mut self.book.shares {
-                    share.end_cooling(now, self.rules.address_cooling);
-                }
+                self.book.end_cooling(now, self.rules.address_cooling);
                 self.settle(step);
             }
             Input::Reclaim(holder) => step.by_proof += u64::from(self.release_holder(now, &holder, step)),
@@ -109,30 +102,23 @@ impl Pools<Live> {
                 step.replies.push((parked.token, Answer::Failed(failure)));
             }
             Err(NotGiven::Yet(_)) => self.phase.parked.push_back(parked),
+            Err(NotGiven::Unknown) => step.replies.push((parked.token, Answer::TakeOver)),
         }
     }
 
     fn try_add(&mut self, now: BootTime, parked: &Parked, step: &mut Step) -> Result<Answer, NotGiven> {
         let Parked { token: _, add, seen, deadline: _ } = parked;
-        if let Some(answer) = self.again(now, add, *seen, step) {
+        let wanted = Wanted::of(add).map_err(NotGiven::Ever)?;
+        if let Some(answer) = self.again(now, add, *seen, &wanted, step) {
             return Ok(answer);
         }
-        let places: Vec<usize> = self.book.assigned_shares(DEFAULT_POOL).collect();
-        if places.is_empty() {
-            return Err(NotGiven::Yet(refusal::no_assignment(&self.rules.node, &self.book)));
-        }
-        let taken = self.book.take_all(&places, now, self.rules.address_cooling);
-        let taken = taken.map_err(|place| {
-            let failure = refusal::exhausted(&self.rules.node, &self.book.shares[place]);
-            if self.can_grow() { NotGiven::Yet(failure) } else { NotGiven::Ever(failure) }
-        })?;
-        self.book.last_id += 1;
-        let id = HoldId(self.book.last_id);
-        let Add { attachment, netns, pod } = (**add).clone();
+        let taken = self.book.choose(&self.rules, &add.attachment.network, &wanted, now)?;
+        let id = self.book.next_id();
+        let Add { attachment, netns, pod, asked: _, annotated: _, local: _ } = (**add).clone();
         let addresses = taken.iter().map(|taken| taken.held.clone()).collect();
         let held =
             Held { addresses, netns: netns_record(netns, *seen), pod: pod.map(PodName::from), since: now, acked: now };
-        let given = self.book.given(&held);
+        let given = self.book.given(&held, wanted.ranges.as_ref());
         let gave = Gave { id, attachment: attachment.clone(), held: held.clone() };
         let holder = Holder { attachment: Arc::new(attachment), id };
         self.book.held.insert(Arc::clone(&holder.attachment), Arc::new(Hold { id, confirmed: false, held }));
@@ -142,7 +128,7 @@ impl Pools<Live> {
     }
 
     /// The attachment holds addresses already: it is told so again, and a DEL of before does not count any more.
-    fn again(&mut self, now: BootTime, add: &Add, seen: bool, step: &mut Step) -> Option<Answer> {
+    fn again(&mut self, now: BootTime, add: &Add, seen: bool, wanted: &Wanted, step: &mut Step) -> Option<Answer> {
         let (attachment, _) = self.book.held.get_key_value(&add.attachment)?;
         let attachment = Arc::clone(attachment);
         let hold = Arc::make_mut(self.book.held.get_mut(&attachment)?);
@@ -155,14 +141,8 @@ impl Pools<Live> {
         }
         step.records.push(Record::Acked { id: hold.id, at: now, netns });
         let holder = Holder { attachment, id: hold.id };
-        let given = self.book.given(&self.book.held.get(&holder.attachment)?.held);
+        let given = self.book.given(&self.book.held.get(&holder.attachment)?.held, wanted.ranges.as_ref());
         Some(Answer::Given { given, holder, new: false })
-    }
-
-    /// Whether the mode answers demand with more addresses.
-    fn can_grow(&self) -> bool {
-        let grows = |mode| matches!(mode, Mode::MultiPool | Mode::Eni | Mode::Azure);
-        self.book.assigned.as_ref().is_none_or(|assigned| grows(assigned.mode))
     }
 
     fn del(&mut self, now: BootTime, token: Token, attachment: &Attachment, step: &mut Step) {
@@ -205,7 +185,11 @@ impl Pools<Live> {
         let listed = addresses.iter().filter_map(|address| address.parse().ok()).collect::<Vec<std::net::IpAddr>>();
         let ours = || hold.held.addresses.iter().map(|held| held.address);
         let missing = ours().find(|held| !listed.contains(held));
-        let in_blocks = |address: &&std::net::IpAddr| self.book.shares.iter().any(|share| share.contains(**address));
+        let network = self.book.networks.get(&attachment.network);
+        let in_blocks = |address: &&std::net::IpAddr| {
+            let of_network = network.is_some_and(|network| network.holds(**address));
+            of_network || self.book.shares.iter().any(|share| share.contains(**address))
+        };
         let foreign = listed.iter().filter(in_blocks).find(|address| ours().all(|held| held != **address));
         match (missing, foreign) {
             (None, None) => Answer::done(),
@@ -213,22 +197,27 @@ impl Pools<Live> {
         }
     }
 
-    fn status(&self) -> Answer {
+    fn status(&self, status: &Status) -> Answer {
+        if let Status { network: Some(network), local: Some(local) } = status {
+            let failed = self.book.status_of_ranges(network, local).err();
+            return failed.map_or(Answer::done(), |failure| Answer::Failed(refusal::unavailable(failure)));
+        }
         let mut places = self.book.assigned_shares(DEFAULT_POOL).peekable();
         if places.peek().is_none() {
             return Answer::Failed(refusal::unavailable(refusal::no_assignment(&self.rules.node, &self.book)));
         }
         let full = places.map(|place| &self.book.shares[place]).find(|share| !share.has_any());
         match full {
-            Some(share) if !self.can_grow() => {
+            Some(share) if !self.book.can_grow() => {
                 Answer::Failed(refusal::unavailable(refusal::exhausted(&self.rules.node, share)))
             }
             _ => Answer::done(),
         }
     }
 
-    fn assign(&mut self, assignment: Assignment, step: &mut Step) {
+    fn assign(&mut self, now: BootTime, assignment: Assignment, step: &mut Step) {
         let Assignment { assigned, absence, blocks } = assignment;
+        self.hold_strays(&blocks, now, step);
         self.book.absence = absence;
         let mut before = self.book.blocks();
         let mut wanted = crate::record::Blocks { assigned, blocks: self.book.merged(&blocks) };
@@ -273,16 +262,22 @@ impl Pools<Live> {
             }
         }
         let undone = |id: HoldId| fresh.iter().any(|fresh| fresh.holder.id == id);
-        for (_, answer) in &mut step.replies {
-            if matches!(answer, Answer::Given { holder, .. } if undone(holder.id)) {
+        let took_over = std::mem::take(&mut step.took_over);
+        for (_, network) in &took_over {
+            self.book.network(network).taken_over = false;
+        }
+        for (to, answer) in &mut step.replies {
+            let given = matches!(answer, Answer::Given { holder, .. } if undone(holder.id));
+            if given || took_over.iter().any(|(token, _)| token == to) {
                 *answer = Answer::Failed(why.clone());
             }
         }
         let records = std::mem::take(&mut step.records).into_iter();
         let keep = |record: &Record| match record {
-            Record::Gave(_) => false,
+            Record::TookOver { .. } => false,
+            Record::Gave(gave) => !undone(gave.id),
             Record::Released { id, .. } | Record::Acked { id, .. } => !undone(*id),
-            Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } => true,
+            Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } | Record::LastOfSet { .. } => true,
         };
         records.filter(keep).collect()
     }

@@ -10,14 +10,20 @@
 
 mod book;
 mod check;
+mod explain;
+mod found;
+mod give;
 mod input;
 mod live;
+mod local;
+mod ranges;
 mod refusal;
 mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) use tests::fixtures;
+mod take_over;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,13 +33,15 @@ use std::time::Duration;
 use cadastre_messages::Attachment;
 
 pub use check::Violation;
+pub use found::STRAY_NETWORK;
 pub use input::{Answer, Assignment, Holder, Input, Step, Token};
 pub use refusal::{broken, not_written};
 pub use share::ShareCounts;
-pub use view::{BlockView, HolderView, ShareView, View};
+pub use view::{BlockView, HolderView, NetworkView, ShareView, View};
 
 use crate::boot_time::BootTime;
 use crate::record::{Gave, HoldId, Record};
+use crate::survey::Stray;
 use book::{Book, Hold};
 use live::Parked;
 
@@ -59,6 +67,7 @@ pub struct Pools<Phase> {
 #[derive(Debug, Default)]
 pub struct Restoring {
     by_id: HashMap<HoldId, Arc<Attachment>>,
+    strays: Vec<Stray>,
 }
 
 /// Everything is known: ADDs are served.
@@ -68,6 +77,8 @@ pub struct Live {
     parked: VecDeque<Parked>,
     /// Something came that a parked ADD may have waited for.
     stirred: bool,
+    /// Addresses that a survey found in namespaces, and that no block contained so far.
+    strays: Vec<Stray>,
 }
 
 impl Pools<Restoring> {
@@ -94,17 +105,27 @@ impl Pools<Restoring> {
                     self.book.release(&attachment, at);
                 }
             }
-            Record::Cooling { pool, address, since } => {
-                self.book.share_of(&pool, address).restore_cooling(address, since);
-            }
+            Record::Cooling { pool, address, since } => match self.book.network_of(&pool) {
+                Some(network) => network.rest(address, since),
+                None => self.book.share_of(&pool, address).restore_cooling(address, since),
+            },
             Record::Cursor { pool, cursor } => self.book.share_of(&pool, cursor.network()).set_cursor(cursor),
+            Record::LastOfSet { network, set, address } => {
+                self.book.network(&network).set_last(usize::try_from(set).unwrap_or_default(), address);
+            }
+            Record::TookOver { network } => self.book.network(&network).taken_over = true,
         }
     }
 
     fn restore_gave(&mut self, gave: Gave) {
         let Gave { id, attachment, held } = gave;
         let attachment = Arc::new(attachment);
-        for address in &held.addresses {
+        for (place, address) in held.addresses.iter().enumerate() {
+            if let Some(network) = self.book.network_of(&address.pool) {
+                network.end_cooling(held.since, self.rules.address_cooling);
+                network.restore(Some(place), address.address);
+                continue;
+            }
             let share = self.book.share_of(&address.pool, address.address);
             share.restore(address, held.since, self.rules.address_cooling);
         }
@@ -116,12 +137,10 @@ impl Pools<Restoring> {
 
     /// Everything is read. Refused if what was read contradicts itself.
     pub fn live(mut self, now: BootTime) -> Result<Pools<Live>, Violation> {
-        for share in &mut self.book.shares {
-            share.end_cooling(now, self.rules.address_cooling);
-        }
+        self.book.end_cooling(now, self.rules.address_cooling);
         self.book.shares.retain(|share| !share.is_empty());
-        let Self { rules, book, phase: _ } = self;
-        let pools = Pools { rules, book, phase: Live::default() };
+        let Self { rules, book, phase: Restoring { by_id: _, strays } } = self;
+        let pools = Pools { rules, book, phase: Live { strays, ..Live::default() } };
         pools.check()?;
         Ok(pools)
     }

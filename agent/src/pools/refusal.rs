@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
+use cadastre_core::Cidr;
 use cadastre_messages::{Attachment, Failure, code};
 
 use super::book::Book;
+use super::local::{Network, NotThis, network_of};
+use super::ranges::Set;
 use super::share::Share;
 
 fn failure(code: u32, msg: String, details: impl Into<String>) -> Failure {
@@ -40,6 +43,63 @@ pub(super) fn exhausted(node: &str, share: &Share) -> Failure {
     );
     let details = "run fewer pods on this node (kubelet's maxPods), or give nodes larger blocks (a smaller mask size) in a new pool";
     failure(code::EXHAUSTED, msg, details)
+}
+
+/// The ranges of a network are full.
+pub(super) fn ranges_exhausted(name: &str, network: &Network, set: &Set) -> Failure {
+    let ranges: Vec<String> = set.ranges.iter().map(super::ranges::Range::text).collect();
+    let (held, taken) = network.counts(set.family);
+    let msg = format!(
+        "network {name} is exhausted: no {} address of {} is free; {held} are held, {} cooling",
+        set.family,
+        ranges.join(", "),
+        taken.saturating_sub(held.into())
+    );
+    failure(code::EXHAUSTED, msg, "run fewer pods in this network on this node, or append a range to ipam.ranges")
+}
+
+/// The ranges of a network touch what the operator assigned.
+pub(super) fn overlaps(network: &str, range: &str, pool: &str, block: &Cidr) -> Failure {
+    let msg =
+        format!("the range {range} of network {network} overlaps block {block} of pool {pool}, which this node holds");
+    failure(
+        code::BAD_CONFIG,
+        msg,
+        "remove the ranges from the network's configuration to get addresses of the block, or choose other ranges",
+    )
+}
+
+/// What is asked for is no address.
+pub(super) fn not_an_address(text: &str) -> Failure {
+    failure(code::BAD_CONFIG, format!("{text:?}, which was asked for, is not an address"), "write it as \"10.1.2.3\"")
+}
+
+/// An attachment has one address of a family.
+pub(super) fn two_of_a_family(one: IpAddr, other: IpAddr) -> Failure {
+    let msg = format!("{one} and {other} were asked for, and an attachment gets one address of each family");
+    failure(code::BAD_CONFIG, msg, "ask for one of them")
+}
+
+/// An address that was asked for cannot be had.
+pub(super) fn not_this(book: &Book, pool: &str, address: IpAddr, why: &NotThis) -> Failure {
+    let of = network_of(pool).map_or_else(|| format!("pool {pool}"), |network| format!("network {network}"));
+    match why {
+        NotThis::Outside => {
+            let msg = format!("{address}, which was asked for, is of none of the ranges that {of} has on this node");
+            failure(code::ADDRESS_OUTSIDE, msg, "ask for one of those that `cadastre-agent status` shows, or for none")
+        }
+        NotThis::Reserved => {
+            let msg = format!(
+                "{address}, which was asked for, is reserved in {of}: it is the first, the last or the gateway"
+            );
+            failure(code::ADDRESS_RESERVED, msg, "ask for another address")
+        }
+        NotThis::Taken => {
+            let owner = book.owner_of(pool, address).unwrap_or_else(|| "somebody who is not known".to_owned());
+            let msg = format!("{address} of {of}, which was asked for, is held by {owner}");
+            failure(code::ADDRESS_TAKEN, msg, "ask for another address, or delete that pod first")
+        }
+    }
 }
 
 /// A DEL came while the ADD waited.

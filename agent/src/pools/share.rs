@@ -12,9 +12,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cadastre_core::{AddrRange, Cidr, Family, Space};
+use cadastre_core::{AddrRange, Cidr, Family, Space, TakeError};
 use uuid::Uuid;
 
+use super::local::NotThis;
 use crate::boot_time::BootTime;
 use crate::record::{BlockRecord, BlockState, HeldAddress};
 
@@ -106,6 +107,27 @@ impl Share {
         Some(Taken { held, cooled_since })
     }
 
+    /// Takes exactly this address, which may be cooling: whoever asks for it by name is to have it.
+    pub(super) fn take_this(&mut self, address: IpAddr) -> Result<Taken, NotThis> {
+        let block = self.blocks.iter().find(|block| block.gives(address)).ok_or(NotThis::Outside)?;
+        if block.router == Some(address) {
+            return Err(NotThis::Reserved);
+        }
+        let cooling = self.cooling.iter().position(|cooling| cooling.address == address);
+        let cooled_since = cooling.and_then(|at| self.cooling.remove(at)).map(|cooling| cooling.since);
+        if cooled_since.is_none() {
+            self.space.take(&Cidr::host(address)).map_err(|error| match error {
+                TakeError::Reserved { .. } => NotThis::Reserved,
+                TakeError::Taken { .. } => NotThis::Taken,
+                TakeError::WrongFamily(_) | TakeError::Misaligned { .. } | TakeError::Outside { .. } => {
+                    NotThis::Outside
+                }
+            })?;
+        }
+        let held = self.occupy(address).ok_or(NotThis::Outside)?;
+        Ok(Taken { held, cooled_since })
+    }
+
     /// Counts the address as held in its block. The space has it as taken already.
     fn occupy(&mut self, address: IpAddr) -> Option<HeldAddress> {
         let pool = self.pool.clone();
@@ -165,7 +187,7 @@ impl Share {
         }
     }
 
-    /// Replay: this attachment holds that address. An address of no known block gets one of its own that gives nothing.
+    /// Replay: an attachment holds that address. An address of no known block gets one of its own that gives nothing.
     pub(super) fn restore(&mut self, held: &HeldAddress, at: BootTime, rest: Duration) {
         self.end_cooling(at, rest);
         let unit = Cidr::host(held.address);
@@ -188,6 +210,14 @@ impl Share {
         self.rest(address, since);
     }
 
+    /// The address is used, though it was said to rest: it stays taken.
+    pub(super) fn stop_cooling(&mut self, address: IpAddr) {
+        if let Some(place) = self.cooling.iter().position(|cooling| cooling.address == address) {
+            self.cooling.remove(place);
+            self.free(address);
+        }
+    }
+
     pub(super) fn set_cursor(&mut self, cursor: Cidr) {
         self.space.set_cursor(Some(cursor));
     }
@@ -208,6 +238,12 @@ impl Share {
     /// Whether one of the blocks contains it.
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.blocks.iter().any(|block| block.cidr.contains_addr(address))
+    }
+
+    /// Whether nobody gets it, ever: first or last of its block.
+    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
+        let host = Cidr::host(address);
+        self.space.reserved().any(|range| range.overlaps(&host))
     }
 
     pub(super) fn cooling(&self) -> impl Iterator<Item = &Cooling> {

@@ -2,4 +2,5 @@
 
 mod cases;
 pub mod fixtures;
+mod local;
 mod model;

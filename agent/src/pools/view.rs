@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use super::book::Hold;
 use super::input::Holder;
+use super::local::Network;
+use super::ranges::Range;
 use super::share::ShareCounts;
 use super::{Live, Pools};
 use crate::record::{Assigned, BlockState, NetnsRecord, PodName};
@@ -20,6 +22,8 @@ pub struct View {
     pub absence: String,
     /// Ordered by pool, then family.
     pub shares: Vec<ShareView>,
+    /// Networks with ranges of their own, by name, then family. They are no business of the operator.
+    pub networks: Vec<NetworkView>,
     pub waiting: usize,
 }
 
@@ -36,12 +40,26 @@ pub struct ShareView {
     pub yielded: u64,
 }
 
+/// One network with ranges of its own, in one family. Counts are addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkView {
+    /// `local/` and the network's name.
+    pub pool: String,
+    pub family: Family,
+    /// As the last call had them; none since the start of the agent if there was no call.
+    pub ranges: Vec<String>,
+    pub counts: ShareCounts,
+    pub yielded: u64,
+}
+
 /// One block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockView {
     pub cidr: Cidr,
     pub grant: Uuid,
     pub state: BlockState,
+    /// Addresses that attachments hold.
+    pub used: u64,
 }
 
 /// One attachment, as reconciliation sees it.
@@ -61,6 +79,10 @@ impl HolderView {
     pub fn pod(&self) -> Option<&PodName> {
         self.hold.held.pod.as_ref()
     }
+
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.hold.held.addresses.iter().map(|held| held.address)
+    }
 }
 
 impl Pools<Live> {
@@ -73,7 +95,8 @@ impl Pools<Live> {
             blocks: share
                 .blocks
                 .iter()
-                .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state })
+                .filter(|block| !block.grant.is_nil()) // Where an address was found, and no block is known yet.
+                .map(|block| BlockView { cidr: block.cidr, grant: block.grant, state: block.state, used: block.used })
                 .collect(),
             has_any: share.has_any(),
             yielded: share.yielded,
@@ -82,6 +105,7 @@ impl Pools<Live> {
             assigned: self.book.assigned.clone(),
             absence: self.book.absence.clone(),
             shares: self.book.shares.iter().map(share).collect(),
+            networks: self.book.networks.values().flat_map(Network::view).collect(),
             waiting: self.phase.parked().len(),
         }
     }
@@ -109,7 +133,7 @@ impl Pools<Live> {
             ));
         };
         for (attachment, hold) in &self.book.held {
-            let owner = hold.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string);
+            let owner = hold.owner(attachment);
             for held in &hold.held.addresses {
                 push(held.address, &held.pool, owner.clone(), "held", Some((**attachment).clone()));
             }
@@ -118,7 +142,29 @@ impl Pools<Live> {
             share.routers().for_each(|router| push(router, &share.pool, "router".to_owned(), "held", None));
             share.cooling().for_each(|rest| push(rest.address, &share.pool, String::new(), "cooling", None));
         }
+        for network in self.book.networks.values() {
+            network.cooling().for_each(|rest| push(rest.address, &network.pool, String::new(), "cooling", None));
+        }
         rows.sort_unstable_by_key(|(address, _)| (Family::of(*address), addr_to_bits(*address)));
         rows.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+impl Network {
+    /// Each family in which it has, or had, something.
+    fn view(&self) -> impl Iterator<Item = NetworkView> + '_ {
+        Family::ALL.into_iter().filter_map(|family| {
+            let of_family = |range: &&Range| range.family() == family;
+            let ranges: Vec<&Range> =
+                self.ranges.iter().flat_map(super::ranges::Ranges::all).filter(of_family).collect();
+            let (allocated, taken) = self.counts(family);
+            let capacity = ranges.iter().fold(0_u128, |sum, range| sum.saturating_add(range.capacity()));
+            let free = if ranges.is_empty() { 0 } else { capacity.saturating_sub(taken) };
+            let cooling = u64::try_from(taken.saturating_sub(allocated.into())).unwrap_or(u64::MAX);
+            let counts = ShareCounts { capacity, allocated, cooling, reserved: 0, free };
+            let ranges: Vec<String> = ranges.into_iter().map(Range::text).collect();
+            let (pool, yielded) = (self.pool.clone(), if family == Family::V4 { self.yielded } else { 0 });
+            (taken > 0 || !ranges.is_empty()).then_some(NetworkView { pool, family, ranges, counts, yielded })
+        })
     }
 }

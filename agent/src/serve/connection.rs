@@ -5,24 +5,30 @@
 //!     10 s          └── caller gone ──▶ PeerGone           └── no, and it was new ──▶ Undelivered
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cadastre_messages::{Attachment, Call, Failure, MAX_LINE, PROTOCOL, Pod, Reply, Request, code};
+use cadastre_messages::{Add, Attachment, Call, Failure, MAX_LINE, PROTOCOL, Pod, Reply, Request, code};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::Front;
 use super::owner::{Asked, Message, Verb};
-use crate::metrics::Metrics;
+use super::readers::Reading;
 use crate::pools::{Answer, Holder, Input, Token};
+use crate::record::PodName;
 
 /// For each of: the caller's line, our reply, the caller's end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a caller that closed only its sending side is looked at while its ADD waits.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What runtimes call the interface of a Pod's own network. The same annotation cannot be meant for its other networks.
+const POD_INTERFACE: &str = "eth0";
 
 /// Longest name of a network, container, interface, namespace or pod. Kubernetes' longest is 253.
 const MAX_NAME: usize = 256;
@@ -34,8 +40,7 @@ const MAX_PATH: usize = 4_096;
 pub struct Connection {
     pub stream: UnixStream,
     pub token: Token,
-    pub owner: mpsc::UnboundedSender<Message>,
-    pub metrics: Metrics,
+    pub front: Front,
 }
 
 /// Why a call gets no answer from the pools.
@@ -45,6 +50,8 @@ enum Refused {
     Gone,
     #[error("no line within {PATIENCE:?}")]
     Slow,
+    #[error("half a line, and too many other callers wait")]
+    Crowded,
     #[error("the line has more than {MAX_LINE} bytes")]
     TooLong,
     #[error("the request cannot be read: {0}")]
@@ -66,14 +73,15 @@ impl Refused {
         match self {
             Self::TooLong | Self::Garbled(_) | Self::Protocol(_) => code::DECODE,
             Self::Stranger(_) | Self::Name { .. } => code::BAD_ENVIRONMENT,
-            Self::Gone | Self::Slow | Self::Stopping => code::TRY_AGAIN,
+            Self::Gone | Self::Slow | Self::Crowded | Self::Stopping => code::TRY_AGAIN,
         }
     }
 }
 
 impl Connection {
-    pub async fn serve(mut self, permit: OwnedSemaphorePermit) {
-        match self.call(permit).await {
+    /// `served` counts the calls that have said what they want; those that are still at it count as readers.
+    pub async fn serve(mut self, reading: Reading, served: Arc<Semaphore>) {
+        match self.call(reading, served).await {
             Ok(()) => {}
             Err(Refused::Gone) => tracing::debug!("a caller went away"),
             Err(refused) => {
@@ -84,17 +92,28 @@ impl Connection {
         }
     }
 
-    async fn call(&mut self, permit: OwnedSemaphorePermit) -> Result<(), Refused> {
+    async fn call(&mut self, reading: Reading, served: Arc<Semaphore>) -> Result<(), Refused> {
         self.admit()?;
-        let line = timeout(PATIENCE, self.read_line()).await.map_err(|_| Refused::Slow)??;
+        let line = tokio::select! {
+            line = timeout(PATIENCE, self.read_line()) => line.map_err(|_| Refused::Slow)??,
+            () = reading.ended() => return Err(Refused::Crowded),
+        };
+        let permit = served.acquire_owned().await.map_err(|_| Refused::Stopping)?;
         let start = Instant::now();
         let Request { protocol, mut call } = serde_json::from_slice(&line)?;
         if protocol != PROTOCOL {
             return Err(Refused::Protocol(protocol));
         }
         tidy(&mut call)?;
+        if let Call::Add(add) = &mut call {
+            self.look_up(add).await;
+        }
         let about = About::of(&call);
-        let Some(verb) = Verb::of(call) else { return self.report(start).await };
+        let question = match &call {
+            Call::Explain(explain) => Some(explain.what.clone()),
+            _ => None,
+        };
+        let Some(verb) = Verb::of(call) else { return self.tell_people(question, about.verb, start).await };
         let answer = self.ask(verb, permit).await?;
         self.conclude(&about, answer, start).await;
         Ok(())
@@ -125,11 +144,19 @@ impl Connection {
         }
     }
 
+    /// What the Pod's annotations ask for, unless the runtime passed them on.
+    async fn look_up(&self, add: &mut Add) {
+        if let (Some(pod), false, true) = (&add.pod, add.annotated, add.attachment.interface == POD_INTERFACE) {
+            let pod = PodName::from(pod.clone());
+            add.asked.extend(self.front.annotations.of(&pod).await);
+        }
+    }
+
     /// The answer of the pools, however long it takes, as long as somebody waits for it.
     async fn ask(&mut self, call: Verb, permit: OwnedSemaphorePermit) -> Result<Answer, Refused> {
         let (reply, answer) = oneshot::channel();
         let asked = Asked { token: self.token, call, reply, permit };
-        self.owner.send(Message::Call(asked)).map_err(|_| Refused::Stopping)?;
+        self.front.owner.send(Message::Call(asked)).map_err(|_| Refused::Stopping)?;
         tokio::select! {
             biased;
             answer = answer => answer.map_err(|_| Refused::Stopping),
@@ -167,12 +194,12 @@ impl Connection {
     async fn conclude(&mut self, about: &About, answer: Answer, start: Instant) {
         let code = match &answer {
             Answer::Failed(failure) => Some(failure.code),
-            Answer::Given { .. } | Answer::Done { .. } => None,
+            Answer::Given { .. } | Answer::Done { .. } | Answer::TakeOver => None,
         };
         let (new, reply) = split(&answer);
         let written = self.write(&reply).await;
         let took = start.elapsed();
-        self.metrics.answered(about.verb, code, took);
+        self.front.metrics.answered(about.verb, code, took);
         about.log(&answer, took);
         if let Some(holder) = new
             && !(written && self.was_read().await)
@@ -204,17 +231,27 @@ impl Connection {
         timeout(PATIENCE, end).await.unwrap_or(true)
     }
 
-    async fn report(&mut self, start: Instant) -> Result<(), Refused> {
-        let (to, report) = oneshot::channel();
-        self.owner.send(Message::Report(to)).map_err(|_| Refused::Stopping)?;
-        let report = report.await.map_err(|_| Refused::Stopping)?;
-        self.write(&Reply::Report(Box::new(report))).await;
-        self.metrics.answered("report", None, start.elapsed());
+    /// The whole state, or what is known of something in particular.
+    async fn tell_people(&mut self, what: Option<String>, verb: &'static str, start: Instant) -> Result<(), Refused> {
+        let reply = match what {
+            None => {
+                let (to, report) = oneshot::channel();
+                self.front.owner.send(Message::Report(to)).map_err(|_| Refused::Stopping)?;
+                Reply::Report(Box::new(report.await.map_err(|_| Refused::Stopping)?))
+            }
+            Some(what) => {
+                let (to, explanation) = oneshot::channel();
+                self.front.owner.send(Message::Explain(what, to)).map_err(|_| Refused::Stopping)?;
+                Reply::Explanation(Box::new(explanation.await.map_err(|_| Refused::Stopping)?))
+            }
+        };
+        self.write(&reply).await;
+        self.front.metrics.answered(verb, None, start.elapsed());
         Ok(())
     }
 
     fn tell(&self, input: Input) {
-        drop(self.owner.send(Message::Event(input))); // If the owner has ended, the journal has the last word.
+        drop(self.front.owner.send(Message::Event(input))); // If the owner has ended, the journal has the last word.
     }
 }
 
@@ -223,6 +260,7 @@ fn split(answer: &Answer) -> (Option<Holder>, Reply) {
     match answer {
         Answer::Given { given, holder, new } => (new.then(|| holder.clone()), Reply::Given(given.clone())),
         Answer::Done { .. } => (None, Reply::Ok),
+        Answer::TakeOver => (None, Reply::TakeOver),
         Answer::Failed(failure) => (None, Reply::Error(failure.clone())),
     }
 }
@@ -241,8 +279,10 @@ impl About {
             Call::Check(check) => ("check", Some(&check.attachment), None),
             Call::Del(del) => ("del", Some(&del.attachment), None),
             Call::Gc(_) => ("gc", None, None),
-            Call::Status => ("status", None, None),
+            Call::Status(_) => ("status", None, None),
+            Call::TakeOver(_) => ("takeover", None, None),
             Call::Report => ("report", None, None),
+            Call::Explain(_) => ("explain", None, None),
         };
         Self { verb, attachment: attachment.cloned(), pod }
     }
@@ -262,6 +302,12 @@ impl About {
                 let released = released.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let pod = pod.as_ref().map(ToString::to_string);
                 tracing::info!(pod, addresses = released, attachment, ?took, "DEL");
+            }
+            Answer::TakeOver => {
+                tracing::info!(
+                    attachment,
+                    "a network with ranges is new here: what host-local reserved in it is taken over first"
+                );
             }
             Answer::Done { .. } => tracing::debug!(verb, attachment, ?took, "done"),
             Answer::Failed(Failure { code, msg, details }) => {
@@ -286,13 +332,7 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
         Call::Add(add) => {
             tidy_attachment(&mut add.attachment)?;
             check_name("the path of the namespace", &add.netns.path, 0..=MAX_PATH)?;
-            if let Some(pod) = &mut add.pod {
-                check_name("the pod's namespace", &pod.namespace, 1..=MAX_NAME)?;
-                check_name("the pod's name", &pod.name, 1..=MAX_NAME)?;
-                pod.uid = pod.uid.take().filter(|uid| !uid.is_empty());
-                check_name("the pod's UID", pod.uid.as_deref().unwrap_or_default(), 0..=MAX_NAME)?;
-            }
-            Ok(())
+            add.pod.as_mut().map_or(Ok(()), tidy_pod)
         }
         Call::Check(check) => tidy_attachment(&mut check.attachment),
         // DEL never fails: what is not a name has nothing.
@@ -300,8 +340,24 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
             trim(&mut del.attachment);
             Ok(())
         }
-        Call::Gc(_) | Call::Status | Call::Report => Ok(()),
+        Call::TakeOver(take_over) => {
+            check_name("the name of the network", &take_over.network, 1..=MAX_NAME)?;
+            take_over.reservations.iter_mut().try_for_each(|reservation| {
+                tidy_attachment(&mut reservation.attachment)?;
+                check_name("the path of the namespace", &reservation.netns.path, 0..=MAX_PATH)?;
+                reservation.pod.as_mut().map_or(Ok(()), tidy_pod)
+            })
+        }
+        Call::Explain(explain) => check_name("what is to be explained", &explain.what, 1..=2 * MAX_NAME),
+        Call::Gc(_) | Call::Status(_) | Call::Report => Ok(()),
     }
+}
+
+fn tidy_pod(pod: &mut Pod) -> Result<(), Refused> {
+    check_name("the pod's namespace", &pod.namespace, 1..=MAX_NAME)?;
+    check_name("the pod's name", &pod.name, 1..=MAX_NAME)?;
+    pod.uid = pod.uid.take().filter(|uid| !uid.is_empty());
+    check_name("the pod's UID", pod.uid.as_deref().unwrap_or_default(), 0..=MAX_NAME)
 }
 
 fn tidy_attachment(attachment: &mut Attachment) -> Result<(), Refused> {

@@ -9,6 +9,8 @@
 mod connection;
 mod listen;
 mod owner;
+mod readers;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +23,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use listen::{ListenError, Socket, folder_of};
-pub use owner::{Message, Owner, State};
+pub use owner::{Message, Owner};
+pub use state::State;
 
+use crate::kube::Annotations;
 use crate::metrics::Metrics;
 use crate::pools::Token;
 use connection::Connection;
+use readers::Readers;
 
 /// Calls that are served at once; more wait in the backlog of the socket.
 const AT_ONCE: usize = 256;
@@ -36,18 +41,25 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After `accept` failed, mostly for want of files: others have to end first.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What each call needs. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Front {
+    pub owner: mpsc::UnboundedSender<Message>,
+    pub annotations: Annotations,
+    pub metrics: Metrics,
+}
+
 /// Accepts until the shutdown is asked for. Calls that wait then are cut off: their plugins ask the next agent.
 pub async fn serve(
     mut socket: Socket,
     owner: Owner,
-    queue: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
-    metrics: Metrics,
+    queue: mpsc::UnboundedReceiver<Message>,
+    front: Front,
     shutdown: Shutdown,
 ) -> std::io::Result<()> {
-    let (to_owner, queue) = queue;
     let owner = tokio::spawn(owner.run(queue));
     tokio::select! {
-        accepted = accept(&mut socket, &to_owner, &metrics) => accepted?,
+        accepted = accept(&mut socket, &front) => accepted?,
         () = shutdown.requested() => {}
         ended = owner => tracing::error!(?ended, "the owner of the pools has ended"),
     }
@@ -55,14 +67,15 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(socket: &mut Socket, owner: &mpsc::UnboundedSender<Message>, metrics: &Metrics) -> std::io::Result<()> {
+async fn accept(socket: &mut Socket, front: &Front) -> std::io::Result<()> {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listener = UnixListener::from_std(socket.listener.try_clone()?)?;
     let served = Arc::new(Semaphore::new(AT_ONCE));
+    let mut readers = Readers::default();
     for token in 0.. {
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&served).acquire_owned().await else { break };
+        drop(served.acquire().await);
         let accepted = loop {
             tokio::select! {
                 accepted = listener.accept() => break accepted,
@@ -75,9 +88,9 @@ async fn accept(socket: &mut Socket, owner: &mpsc::UnboundedSender<Message>, met
         };
         match accepted {
             Ok((stream, _)) => {
-                let (owner, metrics) = (owner.clone(), metrics.clone());
-                let connection = Connection { stream, token: Token(token), owner, metrics };
-                tokio::spawn(connection.serve(permit));
+                let reading = readers.admit().await;
+                let connection = Connection { stream, token: Token(token), front: front.clone() };
+                tokio::spawn(connection.serve(reading, Arc::clone(&served)));
             }
             Err(error) => {
                 tracing::warn!(%error, "a call could not be accepted");

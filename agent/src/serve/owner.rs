@@ -11,18 +11,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cadastre_messages::report::Report;
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, ValidAttachment, code};
+use cadastre_messages::explain::Explanation;
+use cadastre_messages::report::{self, Report};
+use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, Status, TakeOver, ValidAttachment, code};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::state::State;
 use crate::boot_time::BootTime;
-use crate::desk::Desk;
+use crate::explain::{Refusals, explain};
 use crate::metrics::Metrics;
 use crate::netns::{self, Probe};
 use crate::outlook::{Cluster, JournalOutlook, Outlook};
-use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, broken, not_written};
-use crate::record::NetnsRecord;
+use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, not_written};
+use crate::record::{NetnsRecord, PodName};
 use crate::report::{Identity, report};
 use crate::tombstones::{Tombstone, Tombstones};
 
@@ -44,6 +46,8 @@ pub enum Message {
     Event(Input),
     /// Everything, for people.
     Report(oneshot::Sender<Report>),
+    /// What is known of an address or a pod, for people.
+    Explain(String, oneshot::Sender<Explanation>),
     /// Every attachment, for reconciliation.
     Holders(oneshot::Sender<Vec<HolderView>>),
 }
@@ -65,15 +69,8 @@ pub enum Verb {
     Check(Check),
     Del(Attachment),
     Gc(Gc),
-    Status,
-}
-
-/// Serving, or knowing why not.
-#[derive(Debug)]
-pub enum State {
-    Serving(Box<Desk>),
-    /// The journal cannot be read: no ADD, and DEL has nothing to release.
-    Broken(String),
+    Status(Status),
+    TakeOver { take_over: Box<TakeOver>, seen: Vec<bool> },
 }
 
 /// What the owner is given.
@@ -88,12 +85,17 @@ pub struct Owner {
     /// Callers that have no answer yet.
     waiting: HashMap<Token, Waiting>,
     problems: Vec<String>,
+    refusals: Refusals,
+    /// Attachments released by tombstones since the start.
+    replayed: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
     reply: oneshot::Sender<Answer>,
     permit: Option<OwnedSemaphorePermit>,
+    /// Of an ADD.
+    about: Option<(Attachment, Option<PodName>)>,
 }
 
 impl Owner {
@@ -106,8 +108,9 @@ impl Owner {
         outlook: watch::Sender<Outlook>,
         cluster: watch::Receiver<Cluster>,
     ) -> Self {
-        let (waiting, problems) = (HashMap::new(), Vec::new());
-        let mut owner = Self { identity, state, tombstones, metrics, outlook, cluster, waiting, problems };
+        let (waiting, problems, refusals) = (HashMap::new(), Vec::new(), Refusals::default());
+        let mut owner =
+            Self { identity, state, tombstones, metrics, outlook, cluster, waiting, problems, refusals, replayed: 0 };
         owner.show();
         owner
     }
@@ -161,10 +164,13 @@ impl Owner {
             match message {
                 Message::Call(asked) => inputs.extend(self.admit(asked)),
                 Message::Event(input) => inputs.push(input),
-                question @ (Message::Report(_) | Message::Holders(_)) => questions.push(question),
+                question @ (Message::Report(_) | Message::Explain(..) | Message::Holders(_)) => {
+                    questions.push(question);
+                }
             }
         }
         if pass {
+            inputs.splice(0..0, self.state.mend());
             inputs.push(Input::Pass);
         }
         match &mut self.state {
@@ -176,10 +182,7 @@ impl Owner {
                 let lost = self.settle(step, &tombstones);
                 self.take_back(lost);
             }
-            State::Broken(why) => {
-                let why = why.clone();
-                self.refuse(&inputs, &why);
-            }
+            State::Broken(_) => self.refuse(inputs),
         }
         questions
     }
@@ -187,20 +190,25 @@ impl Owner {
     /// STATUS is answered at once while nothing can be recorded: the pools do not know.
     fn admit(&mut self, asked: Asked) -> Option<Input> {
         let Asked { token, call, reply, permit } = asked;
-        if let (Verb::Status, State::Serving(desk)) = (&call, &self.state)
+        if let (Verb::Status(_), State::Serving(desk)) = (&call, &self.state)
             && let Some(trouble) = desk.trouble()
         {
             let failure = Failure { code: code::NOT_AVAILABLE, ..not_written(trouble) };
             drop(reply.send(Answer::Failed(failure)));
             return None;
         }
-        self.waiting.insert(token, Waiting { reply, permit: Some(permit) });
+        let about = match &call {
+            Verb::Add { add, .. } => Some((add.attachment.clone(), add.pod.clone().map(PodName::from))),
+            _ => None,
+        };
+        self.waiting.insert(token, Waiting { reply, permit: Some(permit), about });
         Some(match call {
             Verb::Add { add, seen } => Input::Add { token, add, seen },
             Verb::Check(check) => Input::Check { token, check },
             Verb::Del(attachment) => Input::Del { token, attachment },
             Verb::Gc(gc) => Input::Gc { token, gone: self.unlisted(&gc) },
-            Verb::Status => Input::Status { token },
+            Verb::Status(status) => Input::Status { token, status },
+            Verb::TakeOver { take_over, seen } => Input::TakeOver { token, take_over, seen },
         })
     }
 
@@ -229,7 +237,10 @@ impl Owner {
         let mut lost = Vec::new();
         for (token, answer) in replies {
             let sent = match self.waiting.remove(&token) {
-                Some(Waiting { reply, permit: _ }) => reply.send(answer),
+                Some(Waiting { reply, permit: _, about }) => {
+                    self.remember(about, &answer);
+                    reply.send(answer)
+                }
                 None => Err(answer),
             };
             if let Err(Answer::Given { holder, new: true, .. }) = sent {
@@ -240,6 +251,7 @@ impl Owner {
         self.waiting.values_mut().for_each(|waiting| waiting.permit = None);
         self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
         self.metrics.tombstones.inc_by(by_tombstone);
+        self.replayed += by_tombstone;
         self.metrics.reclaimed.inc_by(by_proof);
         self.metrics.undelivered.inc_by(undelivered);
         for problem in problems.iter().flatten() {
@@ -252,6 +264,15 @@ impl Owner {
         lost
     }
 
+    /// Why an ADD failed, for whoever asks why a pod has no address.
+    fn remember(&mut self, about: Option<(Attachment, Option<PodName>)>, answer: &Answer) {
+        let Some((attachment, pod)) = about else { return };
+        match answer {
+            Answer::Failed(failure) => self.refusals.remember(attachment, pod, failure.clone(), BootTime::now()),
+            _ => self.refusals.forget(&attachment),
+        }
+    }
+
     fn take_back(&mut self, lost: Vec<Input>) {
         if let (State::Serving(desk), false) = (&mut self.state, lost.is_empty()) {
             let step = desk.handle(BootTime::now(), lost);
@@ -259,19 +280,10 @@ impl Owner {
         }
     }
 
-    fn refuse(&mut self, inputs: &[Input], why: &str) {
-        for input in inputs {
-            let failure = broken(why);
-            let (token, answer) = match input {
-                Input::Add { token, .. } | Input::Check { token, .. } => (token, Answer::Failed(failure)),
-                Input::Status { token } => {
-                    let code = code::NOT_AVAILABLE;
-                    (token, Answer::Failed(Failure { code, ..failure }))
-                }
-                Input::Del { token, .. } | Input::Gc { token, .. } => (token, Answer::done()),
-                _ => continue,
-            };
-            if let Some(waiting) = self.waiting.remove(token) {
+    fn refuse(&mut self, inputs: Vec<Input>) {
+        let State::Broken(broken) = &mut self.state else { return };
+        for (token, answer) in inputs.into_iter().filter_map(|input| broken.answer(input)) {
+            if let Some(waiting) = self.waiting.remove(&token) {
                 drop(waiting.reply.send(answer));
             }
         }
@@ -290,8 +302,12 @@ impl Owner {
                 },
                 problems: self.problems.clone(),
             },
-            State::Broken(why) => Outlook {
-                journal: JournalOutlook { trouble: Some(why.clone()), unreadable: true, ..JournalOutlook::default() },
+            State::Broken(broken) => Outlook {
+                journal: JournalOutlook {
+                    trouble: Some(broken.why().to_owned()),
+                    unreadable: true,
+                    ..JournalOutlook::default()
+                },
                 ..Outlook::default()
             },
         };
@@ -314,8 +330,16 @@ impl Owner {
                     State::Serving(desk) => desk.pools.addresses(),
                     State::Broken(_) => Vec::new(),
                 };
-                let report = report(&self.identity, &self.outlook.borrow(), &self.cluster.borrow(), addresses);
-                drop(to.send(report));
+                let tombstones = report::Tombstones { waiting: self.tombstones.count(), replayed: self.replayed };
+                let (outlook, cluster) = (self.outlook.borrow(), self.cluster.borrow());
+                drop(to.send(report(&self.identity, &outlook, &cluster, tombstones, addresses, BootTime::now())));
+            }
+            (Message::Explain(what, to), State::Serving(desk)) => {
+                let (refusals, outlook) = (&self.refusals, self.outlook.borrow());
+                drop(to.send(explain(&what, &desk.pools, refusals, &outlook, BootTime::now())));
+            }
+            (Message::Explain(what, to), State::Broken(broken)) => {
+                drop(to.send(Explanation { what, findings: Vec::new(), note: broken.why().to_owned() }));
             }
             (Message::Holders(to), State::Serving(desk)) => drop(to.send(desk.pools.holders(None).collect())),
             _ => {}
@@ -341,8 +365,12 @@ impl Verb {
             Call::Check(check) => Self::Check(check),
             Call::Del(Del { attachment }) => Self::Del(attachment),
             Call::Gc(gc) => Self::Gc(gc),
-            Call::Status => Self::Status,
-            Call::Report => return None,
+            Call::Status(status) => Self::Status(status),
+            Call::TakeOver(take_over) => {
+                let seen = take_over.reservations.iter().map(|reservation| netns::sees(&reservation.netns)).collect();
+                Self::TakeOver { take_over: Box::new(take_over), seen }
+            }
+            Call::Report | Call::Explain(_) => return None,
         })
     }
 }

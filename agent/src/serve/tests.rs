@@ -1,5 +1,6 @@
 //! The real socket in a folder of the test's own, with callers of every kind.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,10 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::boot_time::BootTime;
-use crate::desk::Desk;
 use crate::outlook::{Cluster, Outlook};
-use crate::pools::Input;
-use crate::pools::fixtures::{assigned, attachment, rules};
+use crate::pools::fixtures::{assigned, attachment, opener};
 use crate::report::Identity;
+use crate::survey::tests::cached;
 use crate::tombstones::Tombstones;
 
 const BOOT: &str = "boot-1";
@@ -34,24 +34,24 @@ struct Agent {
 
 impl Agent {
     fn start(folder: &Path) -> Self {
-        Self::start_with(folder, |desk| State::Serving(Box::new(desk)))
+        Self::start_with(folder, State::open(opener(folder, BOOT)))
     }
 
-    fn start_with(folder: &Path, state: impl FnOnce(Desk) -> State) -> Self {
-        let desk = Desk::open(folder, BOOT, rules(), BootTime::now()).unwrap().0;
+    fn start_with(folder: &Path, state: State) -> Self {
         let socket = Socket::listen(&folder.join("cadastre.sock"), "agent of node n1").unwrap();
         let tombstones = Tombstones::open(folder, BOOT).unwrap();
         let metrics = Metrics::new(&mut cadastre_runtime::Catalog::new("test"));
         let (outlook_to, outlook) = watch::channel(Outlook::default());
-        let (_, cluster) = watch::channel(Cluster { version: Some("1.36 (v1.36.3)".into()), trouble: None });
+        let (_, cluster) = watch::channel(Cluster { version: Some("1.36 (v1.36.3)".into()), ..Cluster::default() });
         let identity = Identity { node: "n1".into(), configured: Mode::ClusterPool };
-        let owner = Owner::new(identity, state(desk), tombstones, metrics.clone(), outlook_to, cluster);
+        let owner = Owner::new(identity, state, tombstones, metrics.clone(), outlook_to, cluster);
         let (to_owner, queue) = mpsc::unbounded_channel();
         let (stop, shutdown) = Shutdown::manual();
-        let channel = (to_owner.clone(), queue);
+        let (annotations, _) = crate::kube::Annotations::new(crate::kube::Pods::default());
+        let front = Front { owner: to_owner.clone(), annotations, metrics };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(socket, owner, channel, metrics, shutdown)).unwrap();
+            runtime.block_on(serve(socket, owner, queue, front, shutdown)).unwrap();
         });
         Self { folder: folder.to_owned(), to_owner, outlook, stop, thread: Some(thread) }
     }
@@ -129,6 +129,8 @@ fn said(reply: &Reply) -> String {
         }
         Reply::Error(failure) => failure.code.to_string(),
         Reply::Report(_) => "report".into(),
+        Reply::Explanation(_) => "explanation".into(),
+        Reply::TakeOver => "take over".into(),
     }
 }
 
@@ -165,15 +167,15 @@ fn gc_frees_nothing_whose_namespace_lives() {
     let agent = Agent::start(folder.path());
     agent.assign(&["10.0.2.0/24"]);
     let path = folder.path().join("netns");
-    std::fs::write(&path, "").unwrap();
-    let there = std::fs::metadata(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    let there = fs::metadata(&path).unwrap();
     let (device, inode) = (std::os::unix::fs::MetadataExt::dev(&there), std::os::unix::fs::MetadataExt::ino(&there));
     let netns = Netns { path: path.display().to_string(), device, inode };
     agent.ask(&Call::Add(Add::new(attachment("a"), netns, None)));
     let gc = Call::Gc(Gc { network: "net".into(), valid: vec![] });
     agent.ask(&gc);
     assert_eq!(agent.held(), 1);
-    std::fs::remove_file(path).unwrap();
+    fs::remove_file(path).unwrap();
     agent.ask(&gc);
     assert_eq!(agent.held(), 0);
 }
@@ -187,7 +189,7 @@ fn a_restart_keeps_addresses_and_a_second_agent_is_refused_by_name() {
     let refused = Socket::listen(&folder.path().join("cadastre.sock"), "agent of node n2").unwrap_err().to_string();
     assert!(refused.contains("is in use by agent of node n1"), "{refused}");
     drop(agent);
-    std::fs::write(folder.path().join("cadastre.sock"), "what a dead agent left").unwrap();
+    fs::write(folder.path().join("cadastre.sock"), "what a dead agent left").unwrap();
     let agent = Agent::start(folder.path());
     assert_eq!(agent.ask(&add("a")), given);
     assert_eq!(said(&agent.ask(&add("b"))), "10.0.2.3/24", "served from the last assignment of this boot");
@@ -199,17 +201,17 @@ fn the_socket_and_its_folder_are_for_root_only() {
     let folder = TempDir::new().unwrap();
     let place = folder.path().join("made/for/it");
     let agent = Agent::start(&place);
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place), 0o700);
     assert_eq!(mode(&place.join("cadastre.sock")), 0o600);
     assert_eq!(mode(&place.join("tombstones")), 0o700);
     assert_eq!(mode(&place.join("journal")), 0o600);
     drop(agent);
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
     drop(Agent::start(&place));
     assert_eq!(mode(&place), 0o700, "made by kubelet, for us alone");
-    std::fs::write(place.join("somebody-elses"), "").unwrap();
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(place.join("somebody-elses"), "").unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
     drop(Agent::start(&place));
     assert_eq!(mode(&place), 0o755, "not ours alone");
 }
@@ -221,7 +223,7 @@ fn a_removed_folder_is_there_again_with_socket_and_journal() {
     let agent = Agent::start(&place);
     agent.assign(&["10.0.2.0/24"]);
     let given = agent.ask(&add("a"));
-    std::fs::remove_dir_all(&place).unwrap();
+    fs::remove_dir_all(&place).unwrap();
     until(|| UnixStream::connect(place.join("cadastre.sock")).is_ok());
     assert_eq!(agent.ask(&add("a")), given);
     drop(agent);
@@ -260,6 +262,30 @@ fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     send(&mut slow, &Call::Report); // And never reads.
     assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/24");
     drop(half);
+}
+
+#[test]
+fn callers_that_never_finish_their_line_give_way_to_others() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.2.0/24"]);
+    let mut half: Vec<UnixStream> = (0..400)
+        .map(|_| {
+            let mut stream = agent.connect();
+            stream.write_all(b"{\"protocol\":1").unwrap();
+            stream
+        })
+        .collect();
+    for n in 0..50 {
+        assert!(said(&agent.ask(&add(&n.to_string()))).ends_with("/24"));
+    }
+    let mut refused = String::new();
+    BufReader::new(half.remove(0)).read_line(&mut refused).unwrap();
+    assert!(refused.contains("half a line, and too many other callers wait"), "{refused}");
+    // Who was not in the way may still say the rest.
+    let mut last = half.pop().unwrap();
+    last.write_all(b",\"verb\":\"status\"}\n").unwrap();
+    assert_eq!(said(&receive(last)), "ok");
 }
 
 #[test]
@@ -363,7 +389,7 @@ fn tombstones_are_replayed_before_the_first_add_and_whenever_they_come() {
         let tombstone =
             Tombstone { protocol: cadastre_messages::PROTOCOL, boot_id: BOOT.into(), at, attachment: attachment(name) };
         let text = serde_json::to_vec(&tombstone).unwrap();
-        std::fs::write(folder.path().join(format!("tombstones/{name}.json")), text).unwrap();
+        fs::write(folder.path().join(format!("tombstones/{name}.json")), text).unwrap();
     };
     let now = || BootTime::now().hundredths();
     let agent = Agent::start(folder.path());
@@ -379,7 +405,7 @@ fn tombstones_are_replayed_before_the_first_add_and_whenever_they_come() {
     assert_eq!(said(&agent.ask(&add("f"))), "101", "b's was older than its ADD");
     leave("c", now());
     until(|| agent.held() == 3);
-    let left = || std::fs::read_dir(folder.path().join("tombstones")).unwrap().count();
+    let left = || fs::read_dir(folder.path().join("tombstones")).unwrap().count();
     until(|| left() == 0);
     leave("b", now() - 100_000);
     assert_eq!(said(&agent.ask(&add("b"))), "10.0.2.1/30");
@@ -387,13 +413,55 @@ fn tombstones_are_replayed_before_the_first_add_and_whenever_they_come() {
 }
 
 #[test]
-fn with_a_broken_journal_nothing_is_given_and_del_succeeds() {
+fn with_a_damaged_journal_nothing_is_given_until_the_node_says_what_lives() {
     let folder = TempDir::new().unwrap();
-    let agent = Agent::start_with(folder.path(), |_| State::Broken("the journal is damaged".into()));
-    agent.to_owner.send(Message::Event(Input::Pass)).unwrap();
+    let lives = folder.path().join("lives");
+    fs::write(&lives, "").unwrap();
+    let addresses = {
+        let agent = Agent::start(folder.path());
+        agent.assign(&["10.0.2.0/29"]);
+        ["a", "b", "c"].map(|name| said(&agent.ask(&add(name))))
+    };
+    let journal = folder.path().join("journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&journal, &bytes).unwrap();
+    let results = folder.path().join("cni/results");
+    fs::create_dir(folder.path().join("cni")).unwrap();
+    fs::write(&results, "it cannot be read").unwrap();
+
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.2.0/29"]);
     assert_eq!(said(&agent.ask(&add("a"))), "11");
-    assert_eq!(said(&agent.ask(&del("a"))), "ok");
     assert_eq!(said(&agent.ask(&Call::Status(Status::default()))), "50");
+    assert_eq!(said(&agent.ask(&del("b"))), "ok");
     let Reply::Report(report) = agent.ask(&Call::Report) else { panic!("no report") };
-    assert_eq!((report.journal.ok, report.journal.message.as_str()), (false, "the journal is damaged"));
+    assert!(!report.journal.ok && report.journal.message.contains("cni/results"), "{report:?}");
+
+    fs::remove_file(&results).unwrap();
+    let ipam = serde_json::json!({"type": "cadastre"});
+    for (name, address) in ["a", "b"].iter().zip(&addresses) {
+        cached(&folder.path().join("cni"), name, Some(&lives), &ipam, &[address]);
+    }
+    until(|| said(&agent.ask(&Call::Status(Status::default()))) == "ok");
+    assert_eq!(agent.held(), 1, "the DEL that came meanwhile was not forgotten");
+    assert_eq!(said(&agent.ask(&add("a"))), addresses[0]);
+    assert_eq!(fs::read(folder.path().join("journal.damaged")).unwrap(), bytes);
+    drop(agent);
+    let agent = Agent::start(folder.path());
+    assert_eq!((agent.held(), said(&agent.ask(&add("a")))), (1, addresses[0].clone()));
+}
+
+#[test]
+fn a_journal_that_is_missing_while_pods_live_is_made_from_them() {
+    let folder = TempDir::new().unwrap();
+    let lives = folder.path().join("lives");
+    fs::write(&lives, "").unwrap();
+    cached(&folder.path().join("cni"), "a", Some(&lives), &serde_json::json!({"type": "cadastre"}), &["10.0.2.2/29"]);
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.2.0/29"]);
+    let others: Vec<String> = ["b", "c", "d", "e", "f"].iter().map(|name| said(&agent.ask(&add(name)))).collect();
+    assert_eq!(others[4], "101");
+    assert!(!others.contains(&"10.0.2.2/29".to_owned()), "{others:?}");
+    assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/29");
 }

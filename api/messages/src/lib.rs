@@ -9,6 +9,7 @@
 //! Serde and nothing else: the plugin links this crate, and everything it links delays every pod. Addresses are
 //! strings here, because the plugin only passes them on; the agent parses what it reads.
 
+pub mod explain;
 mod local;
 pub mod report;
 
@@ -96,6 +97,8 @@ pub enum Call {
     TakeOver(TakeOver),
     /// The agent's whole state, for people.
     Report,
+    /// What is known of an address or a pod, for people.
+    Explain(explain::Explain),
 }
 
 /// Who holds an address: one interface of one container in one network.
@@ -228,6 +231,8 @@ pub enum Reply {
     Error(Failure),
     /// What [`Call::Report`] asked for.
     Report(Box<report::Report>),
+    /// What [`Call::Explain`] asked for.
+    Explanation(Box<explain::Explanation>),
 }
 
 /// The addresses of one attachment, IPv4 first.

@@ -18,10 +18,52 @@ pub struct Report {
     pub mode: String,
     /// The journal and the state folder.
     pub journal: Part,
+    /// Since the API server was heard last, in seconds.
+    pub heard: Option<u64>,
+    /// The operator's last word.
+    pub assignment: Option<Assignment>,
+    /// The last search for addresses that nobody uses any more.
+    pub reconciled: Option<Reconciled>,
+    /// DELs that found no agent.
+    pub tombstones: Tombstones,
+    /// ADDs that wait.
+    pub waiting: u64,
     /// For each pool and family.
     pub pools: Vec<Pool>,
     /// Every address that is not free, sorted by family, then by number.
     pub addresses: Vec<Address>,
+}
+
+/// What the operator said last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// Of the `IPAMNode`.
+    pub generation: i64,
+    /// Since it came, in seconds; none if it came before this agent started.
+    pub seconds: Option<u64>,
+    /// What of it cannot be used, and why.
+    pub problems: Vec<String>,
+}
+
+/// What a pass of reconciliation did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// Since then, in seconds.
+    pub seconds: u64,
+    /// Attachments that the next pass frees if nothing speaks for them.
+    pub suspects: u64,
+    /// Attachments that it freed.
+    pub freed: u64,
+}
+
+/// DELs that found no agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstones {
+    /// Lying in the folder.
+    pub waiting: u64,
+    /// Carried out since this agent started.
+    pub replayed: u64,
 }
 
 /// One part of the agent: well or not, and what to do about it.
@@ -41,12 +83,19 @@ pub struct Pool {
     pub pool: String,
     /// `IPv4` or `IPv6`.
     pub family: String,
-    /// Blocks of this share.
+    /// Blocks that addresses are given from, or the ranges of a network that brings its own.
     pub blocks: Vec<String>,
+    /// Blocks that nothing is given from any more, with the reason, while something is in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<String>,
     /// Held by attachments, the routers among them.
     pub allocated: u64,
     /// Released and not yet to be given to another owner.
     pub cooling: u64,
+    /// First and last addresses of blocks. A string, likewise.
+    pub reserved: String,
+    /// What an ADD may get at once. A string, likewise.
+    pub free: String,
     /// What can really be held, the router's address among it. A string, since a /64 holds more than a JSON number does.
     pub capacity: String,
 }

@@ -41,17 +41,12 @@ impl Engine {
             return;
         };
         let (uid, generation) = (published.uid.clone(), published.generation);
-        if let (true, Some(held_by)) = (published.spec.node_uid != rec.seen.uid, &published.held_by) {
-            let message = format!(
-                "IPAMNode {name} is of an earlier Node of this name and being deleted, but finalizers hold it: {}. The node gets \
-                 its blocks once they are removed",
-                held_by.join(", ")
-            );
-            let regarding = Regarding::Node { name: name.to_owned(), uid: rec.seen.uid.clone() };
-            self.publish(Note { regarding, warning: true, reason: reason::DELETION_HELD, message });
-        } else if published.spec.node_uid != rec.seen.uid {
-            // Which of the two UIDs is the old one, only a live GET can say.
-            self.raise_doubt(name);
+        if published.spec.node_uid != rec.seen.uid {
+            match self.deletion_held(name).map(|finalizers| held_note(name, &rec.seen.uid, finalizers)) {
+                Some(note) => self.publish(note),
+                // Which of the two UIDs is the old one, only a live GET can say.
+                None => self.raise_doubt(name),
+            }
         } else if published.spec != spec {
             if !self.recheck(name, &spec) && self.is_calm(name) {
                 let spec = Box::new(spec);
@@ -65,6 +60,12 @@ impl Engine {
         } else {
             self.shed(name);
         }
+    }
+
+    /// The finalizers that hold the `IPAMNode` of an earlier Node of this name, which was told to go.
+    pub(crate) fn deletion_held(&self, name: &str) -> Option<&[String]> {
+        let (rec, published) = (self.nodes.get(name)?, self.published.get(name)?);
+        published.held_by.as_deref().filter(|_| published.spec.node_uid != rec.seen.uid)
     }
 
     /// Whether the ledger is to be read again before `spec` is written, since it is not watched: the pages of blocks that
@@ -217,6 +218,16 @@ impl Engine {
             self.ledger.queue(place.page, Change::Cool { block: place.block, grant, at });
         }
     }
+}
+
+fn held_note(name: &str, uid: &str, finalizers: &[String]) -> Note {
+    let message = format!(
+        "IPAMNode {name} is of an earlier Node of this name and being deleted, but finalizers hold it: {}. The node \
+         gets its blocks once they are removed",
+        finalizers.join(", ")
+    );
+    let regarding = Regarding::Node { name: name.to_owned(), uid: uid.to_owned() };
+    Note { regarding, warning: true, reason: reason::DELETION_HELD, message }
 }
 
 /// An `IPAMNode` that goes with its Node.

@@ -104,7 +104,8 @@ impl Engine {
         }
     }
 
-    /// The Node is gone, and still known. What it claimed and the ledger does not have as its own cools from now on, for its pods too.
+    /// The Node is gone, and still known. What it claimed and the ledger does not have as its own cools from now on,
+    /// for its pods too.
     pub(crate) fn rest_claims(&mut self, name: &str) {
         let Some(uid) = self.nodes.get(name).map(|rec| rec.seen.uid.clone()) else { return };
         let at = self.now;

@@ -440,16 +440,7 @@ mod tests {
 
     #[test]
     fn an_event_is_repeated_once_an_hour_at_most() {
-        let settings = EngineSettings {
-            mode: Mode::ClusterPool,
-            families: vec![],
-            required: vec![],
-            pools: vec![],
-            reserved: vec![],
-            block_cooling: Duration::from_mins(5),
-            recover: false,
-        };
-        let mut engine = Engine::new(settings, [0; 32]);
+        let mut engine = Engine::new(EngineSettings::bare(), [0; 32]);
         let note = |message: &str| Note {
             regarding: Regarding::Pool { name: "default".into() },
             warning: true,

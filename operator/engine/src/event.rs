@@ -126,6 +126,17 @@ pub enum Outcome {
     Unreadable(String),
 }
 
+impl Outcome {
+    /// What went wrong, if somebody said so.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Uncertain(why) | Self::Refused(why) | Self::Unreadable(why) => Some(why),
+            Self::Done(_) | Self::Conflict | Self::NotFound => None,
+        }
+    }
+}
+
 /// The objects that came back.
 #[derive(Clone, Debug)]
 pub enum Answer {

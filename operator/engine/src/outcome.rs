@@ -11,6 +11,10 @@ use crate::nodes::{after, backoff};
 /// A page is read again after this long: as long as a block cools, so that a block is never lost for longer.
 const AUDIT: std::time::Duration = std::time::Duration::from_mins(5);
 
+/// A page's next write waits this long at most if nobody knows what came of the last: nodes wait for it, and an API server
+/// that is well again is to be noticed soon. What was refused is refused until somebody mends it.
+const PAGE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The ledger could not be read to clear flags: nobody waits for that.
 const DRAIN_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -63,21 +67,22 @@ impl Engine {
                 return;
             }
             Outcome::Conflict => self.counters.conflicts += 1,
-            Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) => {
-                self.hold_page(id);
-                self.ledger.page_mut(id).trouble = Some(why);
-            }
-            Outcome::Done(_) | Outcome::NotFound => self.hold_page(id),
+            failed => self.hold_page(id, &failed),
         }
         self.ledger.page_mut(id).lost();
         self.read_page(id);
     }
 
-    fn hold_page(&mut self, id: PageId) {
+    fn hold_page(&mut self, id: PageId, failed: &Outcome) {
         let now = self.now;
         let page = self.ledger.page_mut(id);
         page.failures += 1;
-        page.not_before = Some(backoff(now, page.failures));
+        let next = backoff(now, page.failures);
+        let unknown = matches!(failed, Outcome::Uncertain(_));
+        page.not_before = Some(if unknown { next.min(after(now, PAGE_AGAIN)) } else { next });
+        if let Some(why) = failed.why() {
+            page.trouble = Some(why.to_owned());
+        }
     }
 
     /// Reads a page again, unless what is under way will tell as much.
@@ -119,10 +124,7 @@ impl Engine {
                 if let Outcome::Unreadable(why) = &failed {
                     self.shun_page(id, why);
                 }
-                self.hold_page(id);
-                if let Outcome::Uncertain(why) | Outcome::Refused(why) | Outcome::Unreadable(why) = failed {
-                    self.ledger.page_mut(id).trouble = Some(why);
-                }
+                self.hold_page(id, &failed);
                 let at = self.ledger.page(id).not_before.unwrap_or(self.now);
                 self.timers.insert((at, Later::Reread(id)));
                 return;
@@ -373,4 +375,32 @@ impl Engine {
 /// Under which failures of reading a Node are counted.
 fn node_key(name: &str) -> String {
     format!("node {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::page::PageKey;
+    use crate::settings::EngineSettings;
+
+    #[test]
+    fn a_page_waits_longer_after_a_refusal_than_after_a_write_that_nobody_knows_of() {
+        let mut engine = Engine::new(EngineSettings::bare(), [0; 32]);
+        let key = PageKey::of("default", &"10.0.0.0/8".parse().unwrap(), 24, &"10.0.0.0/24".parse().unwrap());
+        let id = engine.ledger.page_id(key.unwrap());
+        let mut wait = |failed: fn(String) -> Outcome| {
+            engine.hold_page(id, &failed(String::new()));
+            let at = engine.ledger.page(id).not_before.unwrap();
+            Duration::try_from(at.duration_since(engine.now)).unwrap()
+        };
+        let first = [(); 3].map(|()| wait(Outcome::Uncertain).as_millis());
+        assert_eq!(first, [400, 800, 1600]);
+        for _ in 0..10 {
+            wait(Outcome::Uncertain);
+        }
+        assert_eq!(wait(Outcome::Uncertain), Duration::from_secs(5));
+        assert_eq!(wait(Outcome::Refused), Duration::from_secs(30));
+    }
 }

@@ -355,6 +355,22 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_a_page_only_under_its_name_and_of_a_range_that_a_page_has() {
+        let is_page = |range: &str, mask, name: &str| {
+            let mut object = page().object(BTreeMap::new());
+            (object.spec.range, object.spec.mask_size) = (range.parse().unwrap(), mask);
+            object.metadata.name = Some(name.to_owned());
+            PageKey::of_object(&object).is_some()
+        };
+        assert!(is_page("10.3.0.0/18", 24, "default-10.3.0.0-18-24"));
+        assert!(is_page("10.0.0.0/30", 32, "default-10.0.0.0-30-32"));
+        assert!(!is_page("10.3.0.0/18", 24, "copy"));
+        assert!(!is_page("10.3.0.0/18", 25, "default-10.3.0.0-18-25"), "128 blocks");
+        assert!(!is_page("10.3.0.0/18", 8, "default-10.3.0.0-18-8"), "blocks larger than the range");
+        assert!(!is_page("10.0.0.0/30", 33, "default-10.0.0.0-30-33"), "longer than an address");
+    }
+
+    #[test]
     fn a_lost_reply_is_recognised_and_a_lost_race_is_void() {
         let mut page = page();
         let (mine, other) = (entry("10.3.7.0/24", 1, BlockState::Held), entry("10.3.8.0/24", 2, BlockState::Held));

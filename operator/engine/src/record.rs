@@ -119,8 +119,11 @@ impl Engine {
         let Some(status) = self.config.as_ref().and_then(|config| config.status.as_ref()) else { return };
         let used = self.used();
         let unused = status.cidrs.iter().any(|cidr| cidr.in_use && !used.cidrs.contains(&cidr.cidr));
-        let idle = self.to_plan.is_empty() && !used.waiting && self.drain == Drain::Idle && !self.config_busy;
-        let idle = idle && self.drain_after <= self.now;
+        let idle = self.to_plan.is_empty()
+            && !used.waiting
+            && self.drain == Drain::Idle
+            && !self.config_busy
+            && self.drain_after <= self.now;
         if self.is_live() && idle && (unused || (status.in_use && !used.any) || (status.draining && !used.any)) {
             self.drain = if status.draining { Drain::Listing } else { Drain::Announcing };
             self.config_due = true;

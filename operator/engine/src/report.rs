@@ -9,7 +9,7 @@ use cadastre_core::Family;
 use crate::assign::shortage_reason;
 use crate::config::Refusal;
 use crate::engine::{Counters, Engine, Stage};
-use crate::nodes::{NodeRec, Published};
+use crate::nodes::NodeRec;
 use crate::page::Page;
 
 /// Waiting, and not for want of anything: a plan is to come.
@@ -94,11 +94,8 @@ impl Engine {
             let shortage = self.nodes.get(name).and_then(|rec| rec.shortage.as_ref());
             *waiting.entry(shortage.map_or(QUEUED, shortage_reason)).or_default() += 1;
         }
-        let is_held = |(name, node): &(&String, &Published)| {
-            let rec = self.nodes.get(*name);
-            node.held_by.is_some() && rec.is_some_and(|rec| rec.seen.uid != node.spec.node_uid)
-        };
-        waiting.insert(reason::DELETION_HELD, self.published.iter().filter(is_held).count());
+        let held = self.published.keys().filter(|name| self.deletion_held(name).is_some());
+        waiting.insert(reason::DELETION_HELD, held.count());
         let is_committing = |rec: &&NodeRec| !rec.committing.is_empty() && rec.unserved_since.is_some();
         let unwritten =
             if self.troubled_page().is_some() { self.nodes.values().filter(is_committing).count() } else { 0 };

@@ -24,6 +24,22 @@ pub struct EngineSettings {
     pub recover: bool,
 }
 
+#[cfg(test)]
+impl EngineSettings {
+    /// Of no pools.
+    pub(crate) fn bare() -> Self {
+        Self {
+            mode: Mode::ClusterPool,
+            families: vec![],
+            required: vec![],
+            pools: vec![],
+            reserved: vec![],
+            block_cooling: Duration::from_mins(5),
+            recover: false,
+        }
+    }
+}
+
 /// One family of one pool from the Helm values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredPool {

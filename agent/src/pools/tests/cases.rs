@@ -1,10 +1,14 @@
 //! Each verb and each rule once.
 
+use std::collections::BTreeSet;
+
 use cadastre_messages::Failure;
+use cadastre_messages::explain::Finding;
 
 use super::fixtures::*;
-use crate::pools::{Answer, Holder, Input, Token};
-use crate::record::{BlockState, Record};
+use crate::pools::{Answer, Holder, Input, Live, Pools, Restoring, Token};
+use crate::record::{BlockState, NetnsRecord, Record};
+use crate::survey::{Attached, Stray, Survey};
 
 #[test]
 fn an_add_gets_an_address_of_each_assigned_family_and_the_same_again() {
@@ -72,15 +76,15 @@ fn exhaustion_names_pool_counts_and_remedy_and_costs_the_other_family_nothing() 
     );
     assert!(refused.records.is_empty());
     assert_eq!(pools.view(), before);
-    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    assert_eq!(ask(&mut pools, at(1), "s", ask_status(None)), "50");
     ask(&mut pools, at(2), "a", del("a"));
-    assert_eq!(ask(&mut pools, at(2), "s", Input::Status { token: token("s") }), "ok");
+    assert_eq!(ask(&mut pools, at(2), "s", ask_status(None)), "ok");
 }
 
 #[test]
 fn an_add_waits_for_the_assignment_and_no_longer_than_it_may() {
     let mut pools = live(&[]);
-    assert_eq!(ask(&mut pools, at(1), "s", Input::Status { token: token("s") }), "50");
+    assert_eq!(ask(&mut pools, at(1), "s", ask_status(None)), "50");
     for (second, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
         assert_eq!(ask(&mut pools, at(second), name, add(name)), "waits");
     }
@@ -263,4 +267,103 @@ fn too_many_waiters_are_told_at_once() {
     assert_eq!(step.replies.len(), 60);
     assert_eq!(pools.view().waiting, 640);
     let _ = Token(0);
+}
+
+/// What a survey finds of `name`, in a namespace that lives.
+fn found(name: &str, addresses: &[&str]) -> Attached {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let netns = NetnsRecord { path: format!("/run/netns/{name}"), device: 4, inode: 7, seen: true };
+    Attached { attachment: attachment(name), netns, pod: None, addresses, of_ranges: false }
+}
+
+#[test]
+fn what_a_survey_finds_has_the_last_word() {
+    let mut before = live(&["10.0.2.0/28", "fd00::/120"]);
+    for name in ["a", "b", "c", "d"] {
+        ask(&mut before, at(1), name, add(name));
+    }
+    let mut pools = Pools::<Restoring>::new(rules());
+    before.snapshot().for_each(|record| pools.restore(record));
+    // The journal's end is lost: b went, and its address went to e; c is gone; d lives and is not in the runtime's cache.
+    let attached = vec![found("a", &["10.0.2.2", "fd00::2"]), found("e", &["fd00::3", "10.0.2.3"])];
+    let stray = |address: &str| Stray { address: address.parse().unwrap(), netns: found("s", &[]).netns };
+    let strays = vec![stray("10.0.2.9"), stray("10.0.2.5"), stray("10.7.0.1")];
+    pools.take_in(Survey { attached, strays }, |netns| netns.path.ends_with('c'), at(5));
+    let mut pools = pools.live(at(5)).unwrap();
+    assert_eq!(pools.held(), 3);
+    assert_eq!(ask(&mut pools, at(6), "e", add("e")), "10.0.2.3/28 via 10.0.2.1, fd00::3/120 via fd00::1");
+    assert_eq!(ask(&mut pools, at(6), "d", add("d")), "10.0.2.5/28 via 10.0.2.1, fd00::5/120 via fd00::1");
+    let rests = |pools: &Pools<Live>, address: &str| {
+        pools.addresses().iter().any(|row| row.address == address && row.state == "cooling")
+    };
+    assert!(rests(&pools, "10.0.2.4") && !rests(&pools, "10.0.2.3"));
+    let told = step(&mut pools, at(7), [assignment(&["10.0.2.0/28", "fd00::/120"], 2)]);
+    assert_eq!(pools.held(), 4, "one stray is of these blocks, and d's is no stray");
+    let journal: Vec<Record> = before.snapshot().collect();
+    assert!(told.records.iter().any(|record| matches!(record, Record::Gave(_))) && !journal.is_empty());
+    let all: BTreeSet<String> = (0..12).map(|n| ask(&mut pools, at(8), &n.to_string(), add(&n.to_string()))).collect();
+    assert!(all.iter().all(|given| !given.starts_with("10.0.2.9/")), "{all:?}");
+    assert_eq!(restored(pools.snapshot(), at(9)).addresses(), pools.addresses());
+}
+
+#[test]
+fn what_is_found_before_its_block_is_known_waits_for_it() {
+    let mut pools = Pools::<Restoring>::new(rules());
+    assert!(pools.knows_nothing());
+    let strays = vec![Stray { address: "10.0.2.6".parse().unwrap(), netns: found("s", &[]).netns }];
+    pools.take_in(Survey { attached: vec![found("a", &["10.0.2.4"])], strays }, |_| false, at(1));
+    let pools = pools.live(at(1)).unwrap();
+    assert!(pools.view().shares.iter().all(|share| share.blocks.is_empty()), "the operator hears of no such block");
+    let mut pools = restored(pools.snapshot(), at(1)); // As the next start does, but for strays.
+    assert_eq!(ask(&mut pools, at(2), "a", add("a")), "10.0.2.4/32");
+    step(&mut pools, at(3), [assigned(&["10.0.2.0/29"])]);
+    assert_eq!(ask(&mut pools, at(3), "a", add("a")), "10.0.2.4/29 via 10.0.2.1");
+    let given: Vec<String> = (0..4).map(|n| ask(&mut pools, at(4), &n.to_string(), add(&n.to_string()))).collect();
+    assert_eq!(given.iter().filter(|given| given.starts_with("10.0.2.4")).count(), 0, "{given:?}");
+    ask(&mut pools, at(5), "a", del("a"));
+    step(&mut pools, at(40), [Input::Pass]);
+    let share = &pools.view().shares[0];
+    assert_eq!((share.blocks.len(), share.counts.free), (1, 1));
+}
+
+#[test]
+fn every_address_can_be_explained() {
+    let mut pools = live(&["10.0.2.0/29", "fd00::/120"]);
+    for name in ["a", "b"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    ask(&mut pools, at(2), "b", del("b"));
+    let look = |_: &NetnsRecord| crate::netns::Probe::Lives;
+    let state = |pools: &Pools<Live>, address: &str| {
+        let findings = pools.explain_address(address.parse().unwrap(), at(62), &look);
+        let [finding] = &findings[..] else { return findings.len().to_string() };
+        serde_json::to_value(finding).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    for (address, expected) in [
+        ("10.0.2.0", "reserved"),
+        ("10.0.2.1", "router"),
+        ("10.0.2.2", "held"),
+        ("10.0.2.3", "cooling"),
+        ("10.0.2.4", "free"),
+        ("10.0.2.7", "reserved"),
+        ("fd00::3", "cooling"),
+        ("10.0.3.1", "0"),
+    ] {
+        assert_eq!(state(&pools, address), expected, "{address}");
+    }
+    let Finding::Held(held) = &pools.explain_pod("a", at(62), &look)[0] else { panic!("not held") };
+    assert_eq!((held.owner.as_str(), held.since, held.told), ("default/a", 61, Some(61)));
+    assert_eq!(held.from, "block 10.0.2.0/29 of pool default");
+    assert!(
+        held.freed_by.starts_with("the DEL of net/a/eth0; or, once pod and namespace are gone"),
+        "{}",
+        held.freed_by
+    );
+    assert_eq!(pools.explain_pod("default/a", at(62), &look).len(), 2);
+    assert!(pools.explain_pod("other/a", at(62), &look).is_empty());
+    step(&mut pools, at(62), [assigned(&["10.0.2.0/29 retiring"])]);
+    assert_eq!(state(&pools, "10.0.2.5"), "closed");
+    step(&mut pools, at(63), [gone(), add("w")]);
+    let waits = pools.explain_pod("w", at(64), &look);
+    assert!(matches!(&waits[..], [Finding::Waiting { left: 9, .. }]), "{waits:?}");
 }

@@ -1,20 +1,30 @@
 //! What makes a test of the pools four lines long.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cadastre_api::Mode;
-use cadastre_messages::{Add, Attachment, Check, Netns, Pod};
+use cadastre_messages::{Add, Attachment, Check, DEFAULT_SOCKET, Local, Netns, Pod, Range, Status, TakeOver};
 use uuid::Uuid;
 
 use crate::boot_time::BootTime;
+use crate::desk::Opener;
 use crate::pools::{Answer, Assignment, Input, Live, Pools, Restoring, Rules, Step, Token};
 use crate::record::{Assigned, BlockRecord, BlockState, Record};
+use crate::survey::Places;
 
 pub const REST: Duration = Duration::from_secs(30);
 pub const WAIT: Duration = Duration::from_secs(10);
 
 pub fn rules() -> Rules {
     Rules { node: "n1".into(), address_cooling: REST, add_wait: WAIT }
+}
+
+/// Of a state folder; what lives on the node is looked for beside it.
+pub fn opener(folder: &Path, boot: &str) -> Opener {
+    let beside = |name: &str| folder.join(name);
+    let places = Places { cache: beside("cni"), namespaces: beside("netns"), socket: DEFAULT_SOCKET.into() };
+    Opener { folder: folder.to_owned(), boot: boot.to_owned(), rules: rules(), places }
 }
 
 pub fn at(seconds: u64) -> BootTime {
@@ -29,6 +39,51 @@ pub fn add(name: &str) -> Input {
     let netns = Netns { path: format!("/run/netns/{name}"), device: 4, inode: 7 };
     let pod = Some(Pod { namespace: "default".into(), name: name.into(), uid: Some(format!("uid-{name}")) });
     Input::Add { token: token(name), add: Box::new(Add::new(attachment(name), netns, pod)), seen: true }
+}
+
+/// An ADD that asks for these addresses.
+pub fn asking(name: &str, asked: &[&str]) -> Input {
+    changed(add(name), |add| add.asked = asked.iter().map(ToString::to_string).collect())
+}
+
+/// An ADD in a network with ranges, each `10.1.2.0/29`, or `10.1.2.0/24 10.1.2.9-10.1.2.20`.
+pub fn local_add(name: &str, sets: &[&[&str]]) -> Input {
+    changed(add(name), |add| add.local = Some(local(sets)))
+}
+
+pub fn changed(input: Input, change: impl FnOnce(&mut Add)) -> Input {
+    match input {
+        Input::Add { token, mut add, seen } => {
+            change(&mut add);
+            Input::Add { token, add, seen }
+        }
+        other => other,
+    }
+}
+
+pub fn local(sets: &[&[&str]]) -> Local {
+    let range = |text: &&str| {
+        let (subnet, ends) =
+            text.split_once(' ').map_or((*text, None), |(subnet, ends)| (subnet, ends.split_once('-')));
+        let (range_start, range_end) = ends.map(|(start, end)| (start.to_owned(), end.to_owned())).unzip();
+        Range { subnet: subnet.to_owned(), range_start, range_end, gateway: None }
+    };
+    Local { sets: sets.iter().map(|set| set.iter().map(range).collect()).collect() }
+}
+
+pub fn take_over(take_over: TakeOver) -> Input {
+    let seen = vec![true; take_over.reservations.len()];
+    Input::TakeOver { token: token("t"), take_over: Box::new(take_over), seen }
+}
+
+/// Nothing was reserved by another plugin in `net`.
+pub fn nothing_before() -> Input {
+    take_over(TakeOver { network: "net".into(), reservations: vec![], last: vec![], done: true })
+}
+
+pub fn ask_status(local: Option<Local>) -> Input {
+    let network = local.is_some().then(|| "net".to_owned());
+    Input::Status { token: token("s"), status: Status { network, local } }
 }
 
 pub fn del(name: &str) -> Input {
@@ -97,6 +152,7 @@ pub fn told(step: &Step, name: &str) -> String {
     let said = step.replies.iter().rev().find(|(to, _)| *to == token(name)).map(|(_, answer)| answer);
     match said {
         None => "waits".into(),
+        Some(Answer::TakeOver) => "take over".into(),
         Some(Answer::Done { .. }) => "ok".into(),
         Some(Answer::Failed(failure)) => failure.code.to_string(),
         Some(Answer::Given { given, .. }) => {

@@ -25,9 +25,20 @@ const ASSIGNMENTS: [&[&str]; 8] = [
     &[],
 ];
 
+/// What the configuration of a network with ranges may say, from one call to the next.
+const RANGES: [&[&[&str]]; 3] = [
+    &[&["10.1.2.0/29"], &["fd01::/126"]],
+    &[&["10.1.2.0/29 10.1.2.3-10.1.2.5", "10.1.3.0/30"], &["fd01::/125"]],
+    &[&["10.1.3.0/30", "10.1.2.0/29"]],
+];
+
 #[derive(Clone, Debug)]
 enum Op {
     Add(usize),
+    /// In a network with ranges.
+    AddLocal(usize, usize),
+    /// Of a particular address, by its number in the block.
+    AddAsking(usize, u8),
     Del(usize),
     Check(usize),
     Assign(usize),
@@ -47,6 +58,8 @@ fn op() -> impl Strategy<Value = Op> {
     let who = 0..12_usize;
     prop_oneof![
         10 => who.clone().prop_map(Op::Add),
+        4 => (who.clone(), 0..RANGES.len()).prop_map(|(who, ranges)| Op::AddLocal(who, ranges)),
+        2 => (who.clone(), 0..9_u8).prop_map(|(who, number)| Op::AddAsking(who, number)),
         8 => who.clone().prop_map(Op::Del),
         2 => who.clone().prop_map(Op::Check),
         3 => (0..ASSIGNMENTS.len()).prop_map(Op::Assign),
@@ -73,6 +86,8 @@ struct World {
     /// Told more than once, or before a restart.
     confirmed: BTreeSet<usize>,
     waiting: BTreeSet<usize>,
+    /// Of those, the ones that asked for an address by name.
+    asking: BTreeSet<usize>,
     released: HashMap<IpAddr, BootTime>,
 }
 
@@ -89,9 +104,12 @@ impl World {
             told: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            asking: BTreeSet::new(),
             released: HashMap::new(),
         };
         world.run(&Op::Assign(0));
+        let known = world.pools.apply(world.now, [nothing_before()]);
+        world.journal.extend(known.records);
         world
     }
 
@@ -99,7 +117,10 @@ impl World {
         let name = |who: usize| who.to_string();
         let holder = |who: &usize| self.told.get(who).map(|(_, holder, _)| holder.clone());
         let input = match op {
-            Op::Add(who) if self.waiting.contains(who) => return, // One caller asks once.
+            // One caller asks once.
+            Op::Add(who) | Op::AddLocal(who, _) | Op::AddAsking(who, _) if self.waiting.contains(who) => return,
+            Op::AddLocal(who, ranges) => local_add(&name(*who), RANGES[*ranges]),
+            Op::AddAsking(who, number) => asking(&name(*who), &[&format!("10.0.2.{number}")]),
             Op::Add(who) => add(&name(*who)),
             Op::Del(who) => del(&name(*who)),
             Op::Check(who) => return self.check(*who),
@@ -147,8 +168,12 @@ impl World {
             self.journal.append(&mut step.records);
         }
         self.released_by(op);
-        if let Op::Add(who) = op {
+        if let Op::Add(who) | Op::AddLocal(who, _) | Op::AddAsking(who, _) = op {
             self.waiting.insert(*who);
+            self.asking.remove(who);
+            if matches!(op, Op::AddAsking(..)) {
+                self.asking.insert(*who);
+            }
         }
         for (to, answer) in &step.replies {
             let who = (0..12).find(|who| *to == token(&who.to_string())).unwrap();
@@ -191,24 +216,30 @@ impl World {
                     assert!(*new);
                     self.confirmed.remove(&who);
                     for address in &addresses {
-                        self.may_be_given(*address);
+                        self.may_be_given(*address, who, op);
                     }
                 }
                 self.told.insert(who, (addresses, holder.clone(), self.now));
             }
-            Answer::Failed(failure) if matches!(op, Op::Add(_) | Op::Assign(_) | Op::Gone | Op::Later(_)) => {
+            Answer::Failed(failure) if !matches!(op, Op::Del(_)) => {
                 self.waiting.remove(&who);
                 if failure.code == 101 && matches!(op, Op::Add(_)) {
                     assert!(!full.is_empty(), "refused though each family had an address");
                 }
             }
-            Answer::Failed(_) | Answer::Done { .. } => {}
+            Answer::Failed(_) | Answer::Done { .. } | Answer::TakeOver => {}
         }
     }
 
     /// A new address lies in an active block, is neither reserved nor a router's, and has rested unless nothing else could.
-    fn may_be_given(&mut self, address: IpAddr) {
+    fn may_be_given(&mut self, address: IpAddr, who: usize, op: &Op) {
+        if let Op::AddLocal(_, ranges) = op {
+            return self.may_be_given_of(address, RANGES[*ranges]);
+        }
         let active = self.active();
+        if self.asking.contains(&who) {
+            self.released.remove(&address); // Whoever asks by name need not wait until it has rested.
+        }
         let block = active.iter().find(|block| block.contains_addr(address)).expect("of an active block");
         assert!(usable(block).any(|usable| usable == address), "{address} of {block} is not for pods");
         if let Some(since) = self.released.remove(&address).filter(|since| since.plus(REST) > self.now) {
@@ -216,6 +247,26 @@ impl World {
             let family = active.iter().filter(|block| block.family() == Family::of(address));
             let free =
                 family.flat_map(usable).find(|other| *other != address && !self.is_held(*other) && rested(other));
+            assert_eq!(free, None, "{address} rests since {since:?}, but this was free");
+        }
+    }
+
+    /// The same in a network with ranges: the first of a set's ranges that has it is the one it is of.
+    fn may_be_given_of(&mut self, address: IpAddr, sets: &[&[&str]]) {
+        let all = |range: &&str| -> Vec<IpAddr> {
+            let (subnet, ends) = range.split_once(' ').map_or((*range, None), |(subnet, ends)| (subnet, Some(ends)));
+            let subnet: Cidr = subnet.parse().unwrap();
+            let last = subnet.size() - u128::from(subnet.family() == Family::V4);
+            let within = (2..last).filter_map(|number| subnet.nth(number));
+            let ends = ends.and_then(|ends| ends.split_once('-'));
+            let ends = ends.map(|(from, to)| (from.parse::<IpAddr>().unwrap(), to.parse::<IpAddr>().unwrap()));
+            within.filter(|address| ends.is_none_or(|(from, to)| (from..=to).contains(address))).collect()
+        };
+        let sets: Vec<Vec<IpAddr>> = sets.iter().map(|set| set.iter().flat_map(all).collect()).collect();
+        let set = sets.iter().find(|set| set.contains(&address)).expect("of the ranges, and no gateway");
+        if let Some(since) = self.released.remove(&address).filter(|since| since.plus(REST) > self.now) {
+            let rested = |other: &IpAddr| self.released.get(other).is_none_or(|since| since.plus(REST) <= self.now);
+            let free = set.iter().find(|other| **other != address && !self.is_held(**other) && rested(other));
             assert_eq!(free, None, "{address} rests since {since:?}, but this was free");
         }
     }
@@ -271,6 +322,12 @@ impl World {
         for (before, after) in before.shares.iter_mut().zip(&after.shares) {
             before.yielded = after.yielded; // A counter of the process.
         }
+        let used = |view: &crate::pools::View| -> Vec<_> {
+            let used = view.networks.iter().filter(|network| network.counts.allocated + network.counts.cooling > 0);
+            used.map(|network| (network.family, network.counts.allocated, network.counts.cooling)).collect()
+        };
+        assert_eq!(used(&before), used(&after));
+        before.networks.clone_from(&after.networks); // Their ranges come with the next call.
         assert_eq!(before, after);
     }
 }

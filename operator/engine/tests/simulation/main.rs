@@ -21,6 +21,14 @@ use cadastre_core::{Cidr, Family};
 use scenario::{Scenario, seeds};
 use world::{Simulation, settings};
 
+/// One operator over one pool of IPv4 that has served one node, `n0` of this machine.
+fn one_served(seed: u64, v4: &str, machine: &str) -> Simulation {
+    let mut simulation = Simulation::new(seed, 1, settings(&[Family::V4], v4, "fd00::/112"));
+    simulation.add_node("n0", machine);
+    simulation.settle();
+    simulation
+}
+
 #[test]
 fn a_quiet_start_serves_every_node_with_one_write_each() {
     let mut simulation = Simulation::new(1, 1, settings(&Family::ALL, "10.0.0.0/16", "fd00::/112"));
@@ -104,9 +112,7 @@ fn unused_flags_are_cleared_once_everything_is_gone_and_cooled() {
 
 #[test]
 fn an_ipam_node_whose_deletion_hangs_is_waited_for_and_named() {
-    let mut simulation = Simulation::new(3, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
-    simulation.add_node("n0", "");
-    simulation.settle();
+    let mut simulation = one_served(3, "10.0.0.0/17", "");
     simulation.store.held.insert("n0".to_owned());
     simulation.delete_node("n0");
     simulation.settle_for(1);
@@ -125,9 +131,7 @@ fn an_ipam_node_whose_deletion_hangs_is_waited_for_and_named() {
 
 #[test]
 fn an_object_that_is_no_page_is_left_out() {
-    let mut simulation = Simulation::new(3, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
-    simulation.add_node("n0", "");
-    simulation.settle();
+    let mut simulation = one_served(3, "10.0.0.0/17", "");
     let (name, page) = simulation.store.pages.first_key_value().unwrap();
     let (name, mut copy, mut odd) = (name.clone(), page.clone(), page.clone());
     copy.metadata.name = Some("copy".to_owned());
@@ -146,9 +150,7 @@ fn an_object_that_is_no_page_is_left_out() {
 
 #[test]
 fn a_page_that_somebody_spoiled_keeps_nobody_waiting() {
-    let mut simulation = Simulation::new(5, 1, settings(&[Family::V4], "10.0.0.0/17", "fd00::/112"));
-    simulation.add_node("n0", "");
-    simulation.settle();
+    let mut simulation = one_served(5, "10.0.0.0/17", "");
     let first = simulation.store.pages.keys().next().unwrap().clone();
     let range = simulation.store.pages[&first].spec.range;
     let blocks = |simulation: &Simulation| -> BTreeMap<String, Cidr> {
@@ -180,9 +182,7 @@ fn a_page_that_somebody_spoiled_keeps_nobody_waiting() {
 
 #[test]
 fn a_block_that_a_live_agent_still_holds_is_not_freed_and_comes_back_after_a_restart() {
-    let mut simulation = Simulation::new(11, 1, settings(&[Family::V4], "10.0.0.0/20", "fd00::/112"));
-    simulation.add_node("n0", "machine");
-    simulation.settle();
+    let mut simulation = one_served(11, "10.0.0.0/20", "machine");
     let old = simulation.store.ipam_nodes["n0"].spec.ipam.allocated[0].clone();
     // Registered again, and nothing tells that it is the same machine: its agent and its pods run on.
     simulation.delete_node("n0");

@@ -16,7 +16,7 @@ use crate::subject::{Stage, Subject};
 
 /// Creates of Nodes under way, as in the baselines of Kubernetes' own and Cilium's operator.
 const CREATES: usize = 32;
-/// Creates of `IPAMNode`s under way at the floor, as our operator has.
+/// Creates of `IPAMNode`s under way at the floor: more than our operator's 40, so that the API server is the bound.
 const FLOOR_CREATES: usize = 64;
 /// Until counters are read: what is written once a second was written by then.
 const SETTLE: Duration = Duration::from_millis(2500);

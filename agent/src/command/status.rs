@@ -1,38 +1,21 @@
 //! `cadastre-agent status`: asks the agent on this node and prints its state for people or programs.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
-use cadastre_messages::report::{Address, Part, Pool, Report};
-use cadastre_messages::{Call, Reply, Request};
+use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
+use cadastre_messages::{Call, Reply};
 
-/// An agent that does not answer in this time will not.
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::{AskError, ask_in_time, duration, garbled, paint};
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    #[error(
-        "no agent answers at {path} ({source}): see whether its pod runs on this node (`kubectl get pods -A -o wide`), or name its socket with --socket"
-    )]
-    NoAgent { path: String, source: io::Error },
-    #[error("the agent at {path} gave no answer in 10 s: see its log, and whether the node is short of CPU")]
-    Silent { path: String },
-    #[error("the agent at {path} did not answer to its end: {source}")]
-    Broken { path: String, source: io::Error },
-    #[error("the agent at {path} said {said:?}: use the status command of its own release")]
-    Garbled { path: String, said: String },
-}
+/// How the pools of networks that bring their own ranges are called.
+const OF_A_NETWORK: &str = "local/";
 
 /// Asks and prints. Returns whether all parts are well.
 pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
-    let report = match ask_in_time(socket) {
+    let report = match ask(socket) {
         Ok(report) => report,
         Err(error) if json => return Err(error.into()),
         Err(error) => {
@@ -49,34 +32,11 @@ pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<
     Ok(report.kubernetes.ok && report.ipam.ok && report.journal.ok)
 }
 
-/// One deadline for connecting, asking and reading: none of the three has one of its own that holds in every case. The
-/// thread that still waits ends with the process.
-fn ask_in_time(socket: &Path) -> Result<Report, StatusError> {
-    let (answer, answered) = mpsc::channel();
-    let path = socket.to_owned();
-    // Nobody listens any more once the time is over.
-    thread::spawn(move || drop(answer.send(ask(&path))));
-    answered.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(StatusError::Silent { path: socket.display().to_string() }))
-}
-
-fn ask(socket: &Path) -> Result<Report, StatusError> {
-    let path = || socket.display().to_string();
-    let mut stream = UnixStream::connect(socket).map_err(|source| StatusError::NoAgent { path: path(), source })?;
-    let broken = |source| StatusError::Broken { path: path(), source };
-    let mut request = serde_json::to_vec(&Request::new(Call::Report)).map_err(|error| broken(error.into()))?;
-    request.push(b'\n');
-    stream.write_all(&request).map_err(broken)?;
-    let mut said = String::new();
-    BufReader::new(stream).read_line(&mut said).map_err(broken)?;
-    match serde_json::from_str(&said) {
-        Ok(Reply::Report(report)) => Ok(*report),
-        _ => Err(StatusError::Garbled { path: path(), said: said.chars().take(200).collect() }),
+fn ask(socket: &Path) -> Result<Report, AskError> {
+    match ask_in_time(socket, Call::Report)? {
+        Reply::Report(report) => Ok(*report),
+        other => Err(garbled(socket, &format!("{other:?}"))),
     }
-}
-
-/// Whether failures are shown in colour.
-fn paint() -> bool {
-    io::stdout().is_terminal()
 }
 
 fn line(name: &str, what: &str) -> String {
@@ -90,10 +50,12 @@ fn failed(message: &str, paint: bool) -> String {
 
 /// The report in lines.
 fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
-    let Report { node: _, kubernetes, ipam, mode, journal, pools, addresses } = report;
+    let Report { kubernetes, ipam, mode, journal, pools, addresses, .. } = report;
+    let of_blocks: Vec<&Pool> = pools.iter().filter(|pool| !pool.pool.starts_with(OF_A_NETWORK)).collect();
     let mut lines = vec![line("Kubernetes", &part(kubernetes, paint))];
-    let pools_line = pools.iter().map(|pool| one_pool(pool, names_pools(pools))).collect::<Vec<_>>().join(", ");
-    lines.push(match (pools.is_empty(), ipam.ok) {
+    let named = names_pools(pools);
+    let pools_line = of_blocks.iter().map(|pool| one_pool(pool, named)).collect::<Vec<_>>().join(", ");
+    lines.push(match (of_blocks.is_empty(), ipam.ok) {
         (false, true) => line("IPAM", &format!("{pools_line}   mode {mode}")),
         (false, false) => line("IPAM", &format!("{pools_line}   mode {mode}   {}", failed(&ipam.message, paint))),
         (true, true) => line("IPAM", &format!("no addresses   mode {mode}")),
@@ -104,16 +66,75 @@ fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
     }
     let mut text = lines.join("\n") + "\n";
     if all_addresses {
-        text.push_str("Allocated addresses:\n");
-        let held: Vec<&Address> = addresses.iter().filter(|row| row.state == "held").collect();
-        let width = held.iter().map(|row| row.address.len()).max().unwrap_or_default();
-        for row in held {
-            let pool = if names_pools(pools) { format!(", pool {}", row.pool) } else { String::new() };
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {:<width$}   ({}{pool})", row.address, row.owner);
-        }
+        text.push_str(&all(addresses, named));
+    }
+    text + &details(report)
+}
+
+fn all(addresses: &[Address], named: bool) -> String {
+    let mut text = "Allocated addresses:\n".to_owned();
+    let held: Vec<&Address> = addresses.iter().filter(|row| row.state == "held").collect();
+    let width = held.iter().map(|row| row.address.len()).max().unwrap_or_default();
+    for row in held {
+        let pool = if named { format!(", pool {}", row.pool) } else { String::new() };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {:<width$}   ({}{pool})", row.address, row.owner);
     }
     text
+}
+
+/// What people want to know next: how full, how old, what was cleaned up.
+fn details(report: &Report) -> String {
+    let Report { pools, heard, assignment, reconciled, tombstones, waiting, .. } = report;
+    let mut text = String::new();
+    if !pools.is_empty() {
+        text.push_str("Pools:\n");
+        let head = ["POOL", "FAMILY", "ALLOCATED", "COOLING", "RESERVED", "FREE"].map(str::to_owned);
+        let rows: Vec<[String; 6]> = std::iter::once(head).chain(pools.iter().map(row)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+        for row in &rows {
+            let cells: Vec<String> =
+                (0..6).map(|column| format!("{:<width$}", row[column], width = width(column))).collect();
+            let _ = writeln!(text, "  {}", cells.join("  ").trim_end());
+        }
+        for closed in pools.iter().flat_map(|pool| &pool.closed) {
+            let _ = writeln!(text, "  block {closed}");
+        }
+    }
+    let heard = heard.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", duration(seconds)));
+    let lines = [
+        line("API server", &format!("heard {heard}")),
+        line("Operator", &operator(assignment.as_ref())),
+        line("Reconciled", &reconciliation(reconciled.as_ref())),
+        line("Tombstones", &buried(tombstones)),
+        line("Waiting", &format!("{waiting} ADDs")),
+    ];
+    text + &lines.join("\n") + "\n"
+}
+
+fn row(pool: &Pool) -> [String; 6] {
+    let Pool { pool, family, blocks: _, closed: _, allocated, cooling, reserved, free, capacity: _ } = pool;
+    [pool.clone(), family.clone(), allocated.to_string(), cooling.to_string(), reserved.clone(), free.clone()]
+}
+
+fn operator(assignment: Option<&Assignment>) -> String {
+    let Some(Assignment { generation, seconds, problems }) = assignment else {
+        return "assigned nothing".to_owned();
+    };
+    let when =
+        seconds.map_or_else(|| "before this agent started".to_owned(), |seconds| format!("{} ago", duration(seconds)));
+    let problems = problems.iter().fold(String::new(), |text, problem| text + "; " + problem);
+    format!("last word (generation {generation}) {when}{problems}")
+}
+
+fn reconciliation(pass: Option<&Reconciled>) -> String {
+    let Some(Reconciled { seconds, suspects, freed }) = pass else { return "not yet".to_owned() };
+    format!("{} ago: {freed} freed, {suspects} suspected", duration(*seconds))
+}
+
+fn buried(tombstones: &Tombstones) -> String {
+    let Tombstones { waiting, replayed } = tombstones;
+    format!("{replayed} carried out, {waiting} to be")
 }
 
 fn part(part: &Part, paint: bool) -> String {
@@ -126,7 +147,7 @@ fn names_pools(pools: &[Pool]) -> bool {
 }
 
 fn one_pool(pool: &Pool, named: bool) -> String {
-    let Pool { pool, family, blocks, allocated, cooling: _, capacity } = pool;
+    let Pool { pool, family, blocks, allocated, capacity, .. } = pool;
     let of_pool = if named { format!(" of pool {pool}") } else { String::new() };
     format!("{family}: {allocated}/{capacity} allocated from {}{of_pool}", blocks.join(" and "))
 }
@@ -151,8 +172,11 @@ mod tests {
             pool: "default".into(),
             family: family.into(),
             blocks: vec![block.into()],
+            closed: vec![],
             allocated: 3,
             cooling: 1,
+            reserved: "2".into(),
+            free: "250".into(),
             capacity: "254".into(),
         }
     }
@@ -165,6 +189,11 @@ mod tests {
             ipam: well("mode cluster-pool"),
             mode: "cluster-pool".into(),
             journal: well("100 bytes"),
+            heard: Some(2),
+            assignment: Some(Assignment { generation: 3, seconds: Some(240), problems: vec![] }),
+            reconciled: Some(Reconciled { seconds: 12, suspects: 1, freed: 0 }),
+            tombstones: Tombstones { waiting: 0, replayed: 2 },
+            waiting: 4,
             pools: vec![pool("IPv4", "10.0.2.0/24")],
             addresses: vec![
                 address("10.0.2.1", "router", "held"),
@@ -185,9 +214,19 @@ Allocated addresses:
   10.0.2.48    (default/nginx)
   10.0.2.163   (default/tshoot-665b9b9b9b)
 ";
-        assert_eq!(render(&report(), true, false), expected);
+        let details = "\
+Pools:
+  POOL     FAMILY  ALLOCATED  COOLING  RESERVED  FREE
+  default  IPv4    3          1        2         250
+API server:  heard 2 s ago
+Operator:    last word (generation 3) 4 min ago
+Reconciled:  12 s ago: 0 freed, 1 suspected
+Tombstones:  2 carried out, 0 to be
+Waiting:     4 ADDs
+";
+        assert_eq!(render(&report(), true, false), format!("{expected}{details}"));
         let first_two: Vec<&str> = expected.lines().take(2).collect();
-        assert_eq!(render(&report(), false, false), first_two.join("\n") + "\n");
+        assert_eq!(render(&report(), false, false), first_two.join("\n") + "\n" + details);
     }
 
     #[test]
@@ -215,19 +254,19 @@ Allocated addresses:
         broken.kubernetes = Part { ok: false, message: "unreachable: look".into() };
         broken.ipam = Part { ok: false, message: "two modes: set it back".into() };
         broken.journal = Part { ok: false, message: "damaged: drain".into() };
-        assert_eq!(
-            render(&broken, false, false),
+        broken.pools[0].closed.push("10.0.3.0/24: the operator wants it back; 2 held".into());
+        let said = render(&broken, false, false);
+        assert!(said.contains("\n  block 10.0.3.0/24: the operator wants it back; 2 held\n"), "{said}");
+        assert!(said.starts_with(
             "\
 Kubernetes:  Failed    unreachable: look
 IPAM:        IPv4: 3/254 allocated from 10.0.2.0/24   mode cluster-pool   Failed    two modes: set it back
 Journal:     Failed    damaged: drain
 "
-        );
+        ));
         broken.pools.clear();
         assert!(
             render(&broken, false, true).contains("IPAM:        \x1b[1;31mFailed\x1b[0m    two modes: set it back\n")
         );
-        let nobody = ask(Path::new("/nowhere/cadastre.sock")).unwrap_err().to_string();
-        assert!(nobody.starts_with("no agent answers at /nowhere/cadastre.sock (No such file"), "{nobody}");
     }
 }

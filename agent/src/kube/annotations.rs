@@ -1,0 +1,86 @@
+//! Addresses that a Pod asks for by annotation, where the runtime does not pass annotations on.
+//!
+//! ```text
+//! ADD ─▶ of ── the watch has the Pod ─▶ what it asks for
+//!          ├── it does not yet       ─▶ one live look, LOOK at most
+//!          └── nothing heard so far  ─▶ nothing: pods start also without the API server
+//! ```
+//! kubelet learns of a Pod by a watch like ours, some 100 ms before the runtime calls, so the live look is rare.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::chain;
+use super::pods::{Known, Pods, asked_by};
+use crate::record::PodName;
+
+/// Longest that an ADD waits for the live look. An API server that is slower than this is as good as away.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Live looks at once: as many as kubelet starts pods at a time, and some.
+const AT_ONCE: usize = 32;
+
+/// Answers what Pods ask for. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Annotations {
+    pods: Pods,
+    questions: mpsc::UnboundedSender<Question>,
+}
+
+/// A live look, and where its answer goes.
+#[derive(Debug)]
+pub struct Question {
+    pod: PodName,
+    answer: oneshot::Sender<Vec<String>>,
+}
+
+impl Annotations {
+    /// With the queue that [`answer`] is to serve.
+    #[must_use]
+    pub fn new(pods: Pods) -> (Self, mpsc::UnboundedReceiver<Question>) {
+        let (questions, queue) = mpsc::unbounded_channel();
+        (Self { pods, questions }, queue)
+    }
+
+    /// The addresses that this Pod's annotations ask for, as they are written.
+    pub async fn of(&self, pod: &PodName) -> Vec<String> {
+        match self.pods.look_up(pod) {
+            Known::Pod(asked) => asked,
+            Known::Nothing => Vec::new(),
+            Known::NotYet => {
+                let (answer, answered) = oneshot::channel();
+                let asked = self.questions.send(Question { pod: pod.clone(), answer });
+                let looked = asked.is_ok().then_some(timeout(LOOK, answered));
+                match looked {
+                    Some(looked) => looked.await.ok().and_then(Result::ok).unwrap_or_default(),
+                    None => Vec::new(),
+                }
+            }
+        }
+    }
+}
+
+/// Serves the live looks, for ever.
+pub async fn answer(client: Client, queue: mpsc::UnboundedReceiver<Question>) {
+    let questions = futures::stream::unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
+    let look = |Question { pod, answer }: Question| {
+        let pods = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
+        async move {
+            let found = pods.get_metadata_opt(&pod.name).await;
+            let asked = match found {
+                Ok(found) => found.map(|found| asked_by(&found, &pod)).unwrap_or_default(),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), pod = %pod, "its annotations cannot be read: it gets any address");
+                    Vec::new()
+                }
+            };
+            drop(answer.send(asked)); // Who asked may have stopped waiting.
+        }
+    };
+    questions.for_each_concurrent(AT_ONCE, look).await;
+}

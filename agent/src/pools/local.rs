@@ -1,0 +1,235 @@
+//! One network that brings its own ranges: which addresses are taken, and where each search goes on.
+//!
+//! ```text
+//! ranges   come with every call, and may change between two     (see `ranges`)
+//! taken    10.1.2.2-10.1.2.9, 10.1.2.14, …                      held or cooling, whatever the ranges are now
+//! cooling  10.1.2.4 since 12.5 s, …                             oldest first
+//! last     set 0: 10.1.2.14    set 1: fd00::9                   the search in a set begins behind its last address
+//! ```
+//! Nothing here depends on the ranges of before, so that a range that grows, shrinks or moves is followed by the next call.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cadastre_core::{Cidr, Family, RangeSet, addr_from_bits, addr_to_bits};
+use uuid::Uuid;
+
+use super::ranges::{Range, Ranges, Set};
+use super::share::{Cooling, Taken};
+use crate::boot_time::BootTime;
+use crate::record::HeldAddress;
+
+/// Begins the name of the pool of each such network; no `IPPool` can be called so.
+const PREFIX: &str = "local/";
+
+/// The network whose pool this is, if it is one.
+pub(super) fn network_of(pool: &str) -> Option<&str> {
+    pool.strip_prefix(PREFIX)
+}
+
+/// The addresses of one network.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    /// `local/` and the network's name.
+    pub pool: String,
+    v4: RangeSet,
+    v6: RangeSet,
+    cooling: VecDeque<Cooling>,
+    last: BTreeMap<usize, IpAddr>,
+    /// Held, by family as in `Family::ALL`.
+    held: [u64; 2],
+    /// What host-local had reserved is known.
+    pub taken_over: bool,
+    /// How often a cooling address was given because nothing else was free.
+    pub yielded: u64,
+    /// As the last call said; for people.
+    pub ranges: Option<Ranges>,
+}
+
+/// Why an address that was asked for is not given.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotThis {
+    Outside,
+    Reserved,
+    Taken,
+}
+
+impl Network {
+    pub fn new(name: &str) -> Self {
+        Self { pool: format!("{PREFIX}{name}"), ..Self::default() }
+    }
+
+    fn taken(&self, family: Family) -> &RangeSet {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn taken_mut(&mut self, family: Family) -> &mut RangeSet {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    fn occupy(&mut self, place: usize, address: IpAddr, cooled_since: Option<BootTime>) -> Taken {
+        let bits = addr_to_bits(address);
+        self.taken_mut(Family::of(address)).insert(bits, bits);
+        self.last.insert(place, address);
+        self.held[Family::of(address) as usize] += 1;
+        Taken { held: HeldAddress { pool: self.pool.clone(), address, grant: Uuid::nil() }, cooled_since }
+    }
+
+    /// Takes an address of a set: the next that is free and has rested, else the one that has rested longest.
+    pub fn take(&mut self, place: usize, set: &Set, now: BootTime, rest: Duration) -> Option<Taken> {
+        self.end_cooling(now, rest);
+        if let Some(address) = self.next_free(place, set) {
+            return Some(self.occupy(place, address, None));
+        }
+        let of_set = |cooling: &Cooling| set.ranges.iter().any(|range| gives(range, cooling.address));
+        let oldest = self.cooling.iter().position(of_set)?;
+        let Cooling { address, since } = self.cooling.remove(oldest)?;
+        self.yielded += 1;
+        Some(self.occupy(place, address, Some(since)))
+    }
+
+    /// Takes exactly this address, which may be cooling: whoever asks for it by name is to have it.
+    pub fn take_this(&mut self, place: usize, set: &Set, address: IpAddr) -> Result<Taken, NotThis> {
+        let range = set.ranges.iter().find(|range| range.contains(address)).ok_or(NotThis::Outside)?;
+        if range.is_gateway(addr_to_bits(address)) {
+            return Err(NotThis::Reserved);
+        }
+        let before = self.last.get(&place).copied();
+        let cooling = self.cooling.iter().position(|cooling| cooling.address == address);
+        if cooling.is_none() && self.taken(range.family()).contains(addr_to_bits(address)) {
+            return Err(NotThis::Taken);
+        }
+        let since = cooling.and_then(|at| self.cooling.remove(at)).map(|cooling| cooling.since);
+        let taken = self.occupy(place, address, since);
+        match before {
+            Some(before) => self.last.insert(place, before),
+            None => self.last.remove(&place),
+        };
+        Ok(taken)
+    }
+
+    /// Whether `take` would find one.
+    pub fn has_any(&self, place: usize, set: &Set) -> bool {
+        let cools = || self.cooling.iter().any(|cooling| set.ranges.iter().any(|range| gives(range, cooling.address)));
+        self.next_free(place, set).is_some() || cools()
+    }
+
+    /// The next free address behind the last one, through the ranges in their order, wrapping once.
+    fn next_free(&self, place: usize, set: &Set) -> Option<IpAddr> {
+        let taken = self.taken(set.family);
+        let last = self.last.get(&place).copied();
+        let at = last.and_then(|last| set.ranges.iter().position(|range| range.contains(last)));
+        let (at, from) = match (at, last) {
+            (Some(at), Some(last)) => (at, addr_to_bits(last).checked_add(1)),
+            _ => (0, set.ranges.first().map(|range| range.first)),
+        };
+        let rest = from.and_then(|from| free_in(taken, set.ranges.get(at)?, from));
+        let others = || (1..=set.ranges.len()).map(|step| &set.ranges[(at + step) % set.ranges.len()]);
+        let bits = rest.or_else(|| others().find_map(|range| free_in(taken, range, range.first)))?;
+        addr_from_bits(set.family, bits)
+    }
+
+    /// Undoes `take`, as if it had not happened: nobody was told of the address.
+    pub fn put_back(&mut self, taken: &Taken) {
+        let address = taken.held.address;
+        self.vacate(address);
+        match taken.cooled_since {
+            Some(since) => self.rest(address, since),
+            None => self.free(address),
+        }
+    }
+
+    /// An attachment gave the address up; it rests from `now` on.
+    pub fn release(&mut self, address: IpAddr, now: BootTime) {
+        self.vacate(address);
+        self.rest(address, now);
+    }
+
+    fn vacate(&mut self, address: IpAddr) {
+        let held = &mut self.held[Family::of(address) as usize];
+        *held = held.saturating_sub(1);
+    }
+
+    /// Keeps the queue ordered by time: what was undone, and a snapshot's, may be older than the newest.
+    pub fn rest(&mut self, address: IpAddr, since: BootTime) {
+        let bits = addr_to_bits(address);
+        self.taken_mut(Family::of(address)).insert(bits, bits);
+        let place = self.cooling.partition_point(|cooling| cooling.since <= since);
+        self.cooling.insert(place, Cooling { address, since });
+    }
+
+    /// Frees what has rested long enough.
+    pub fn end_cooling(&mut self, now: BootTime, rest: Duration) {
+        while let Some(cooling) = self.cooling.front().copied().filter(|cooling| cooling.since.plus(rest) <= now) {
+            self.cooling.pop_front();
+            self.free(cooling.address);
+        }
+    }
+
+    fn free(&mut self, address: IpAddr) {
+        let bits = addr_to_bits(address);
+        self.taken_mut(Family::of(address)).remove(bits, bits);
+    }
+
+    /// Replay, and what was reserved before: an attachment holds this address, the one of set `place` if it is told.
+    pub fn restore(&mut self, place: Option<usize>, address: IpAddr) {
+        self.cooling.retain(|cooling| cooling.address != address); // It was given before it had rested.
+        let before = self.last.clone();
+        drop(self.occupy(place.unwrap_or_default(), address, None));
+        if place.is_none() {
+            self.last = before;
+        }
+    }
+
+    /// The address is used, though it was said to rest.
+    pub fn stop_cooling(&mut self, address: IpAddr) {
+        if let Some(place) = self.cooling.iter().position(|cooling| cooling.address == address) {
+            self.cooling.remove(place);
+            self.free(address);
+        }
+    }
+
+    pub fn set_last(&mut self, place: usize, address: IpAddr) {
+        self.last.insert(place, address);
+    }
+
+    pub fn last(&self) -> impl Iterator<Item = (usize, IpAddr)> + '_ {
+        self.last.iter().map(|(place, address)| (*place, *address))
+    }
+
+    pub fn cooling(&self) -> impl Iterator<Item = &Cooling> {
+        self.cooling.iter()
+    }
+
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.taken(Family::of(address)).contains(addr_to_bits(address))
+    }
+
+    /// Whether something is held or cooling in `cidr`.
+    pub fn uses(&self, cidr: &Cidr) -> bool {
+        self.taken(cidr.family()).overlaps(cidr.first(), cidr.last())
+    }
+
+    /// Held and taken, for the check of the invariants and for people.
+    pub fn counts(&self, family: Family) -> (u64, u128) {
+        (self.held[family as usize], self.taken(family).len())
+    }
+}
+
+fn gives(range: &Range, address: IpAddr) -> bool {
+    range.contains(address) && !range.is_gateway(addr_to_bits(address))
+}
+
+/// The first free address of a range from `from` on.
+fn free_in(taken: &RangeSet, range: &Range, from: u128) -> Option<u128> {
+    let gap = |from: u128| taken.next_gap(from).filter(|bits| *bits <= range.last);
+    let first = gap(from)?;
+    if range.is_gateway(first) { gap(first.checked_add(1)?) } else { Some(first) }
+}
