@@ -133,8 +133,6 @@ async fn usable(kind: &Kind, machine: &Machine, given: &[Vec<IpAddr>], served: &
 async fn d2_without_an_agent_each_interface_plugin_says_11_and_status_50() -> Result<()> {
     let served = served(DUAL_STACK).await?;
     let ipam = ipam(&served.socket());
-    // An agent whose journal is not there yet would look at this machine's namespaces for addresses, other tests' among them.
-    let given = BTreeSet::from_iter(served.plugin.add("before").await?);
     served.agent.kill9();
     each(async |kind, release, machine| {
         let mut interface = kind.attach(release, &machine, 0, &ipam)?;
@@ -150,8 +148,8 @@ async fn d2_without_an_agent_each_interface_plugin_says_11_and_status_50() -> Re
     .await?;
     served.agent.restart()?;
     until("the agent is back", async || Ok(report(&served.cp).await.is_ok())).await?;
-    let held: BTreeSet<IpAddr> = held(&report(&served.cp).await?)?.into_keys().collect();
-    assert_eq!(held, given, "nothing was reserved\n{}", served.agent.tail());
+    let held = held(&report(&served.cp).await?)?;
+    assert!(held.is_empty(), "nothing was reserved, but {held:?}\n{}", served.agent.tail());
     Ok(())
 }
 
