@@ -199,27 +199,31 @@ async fn c_l_r_rows_are_answered_as_host_local_answers_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn r8_ranges_that_host_local_finds_too_small_are_served() -> Result<()> {
+async fn r8_d8_ranges_that_host_local_finds_too_small_are_served_and_say_when_they_are_full() -> Result<()> {
     let served = served(DUAL_STACK).await?;
     for (subnet, count) in [("10.1.0.0/31", 2), ("10.1.0.0/32", 1), ("fd00:1::/127", 2), ("fd00:1::/128", 1)] {
         let network = subnet.replace(['.', ':', '/'], "-");
-        let add = async |id: &str| {
+        let call = async |verb: &str, id: &str| {
             let netns = ("CNI_NETNS", "/proc/self/ns/net");
             let mut config = served.plugin.config.clone();
             config["name"] = network.clone().into();
             config["type"] = "macvlan".into();
             config["ipam"]["subnet"] = subnet.into();
             let env = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), netns];
-            cadastre_tests::call_plugin(&Program::ours("cadastre")?, "ADD", &config, &env).await
+            cadastre_tests::call_plugin(&Program::ours("cadastre")?, verb, &config, &env).await
         };
         let mut given = BTreeSet::new();
         for number in 0..count {
-            let answer = add(&format!("c{number}")).await?.map_err(|error| anyhow!("{subnet}: {error}"))?;
+            let answer = call("ADD", &format!("c{number}")).await?.map_err(|error| anyhow!("{subnet}: {error}"))?;
             given.extend(addresses(&answer)?);
         }
         assert_eq!(given.len(), count, "{subnet}: {given:?}");
-        let error = add("more").await?.err().context("more than there is")?;
+        let error = call("ADD", "more").await?.err().context("more than there is")?;
         assert_eq!(error["code"], 101, "{error}");
+        let error = call("STATUS", "").await?.err().context("well while it is full")?;
+        assert_eq!(error["code"], 50, "{error}");
+        call("DEL", "c0").await?.map_err(|error| anyhow!("{subnet}: {error}"))?;
+        call("STATUS", "").await?.map_err(|error| anyhow!("{subnet}: {error}"))?;
     }
     Ok(())
 }
