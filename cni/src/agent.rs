@@ -232,6 +232,10 @@ mod tests {
             assert_eq!(connect, Duration::from_secs(3));
             assert!(total > Duration::from_secs(10), "longer than the agent lets an ADD wait");
         }
+        let ten_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        let left =
+            Patience::of(&Call::Check(Check { attachment: attachment("c"), addresses: vec![] })).left_since(ten_ago);
+        assert!(left.total <= Duration::from_secs(20), "several calls share one deadline");
         let del = Patience::of(&Call::Del(Del { attachment: attachment("c") }));
         assert!(del.connect < Duration::from_millis(100) && del.total <= Duration::from_secs(5) && del.guarded);
         for call in [Call::Status(Status::default()), Call::Gc(Gc { network: "net".into(), valid: vec![] })] {

@@ -4,11 +4,12 @@
 //! ADD ──▶ takeover (the answer) ──▶ TAKEOVER, TAKEOVER, … done ──▶ ok each ──▶ ADD
 //! ```
 
+use std::path::Path;
+
 use cadastre_messages::{MAX_LINE, Reservation, TakeOver};
 
 use crate::error::Error;
 use crate::host_local::{self, Reserved};
-use std::path::Path;
 
 /// Bytes of a line that reservations may fill; the rest is for what surrounds them and for the places of the searches.
 const ROOM: usize = MAX_LINE / 2;

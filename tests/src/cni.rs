@@ -34,6 +34,11 @@ impl Cni {
         Ok(Self { network, scratch, host: host.path(), program })
     }
 
+    /// Another configuration of the same network: what a person writes in place of the first.
+    pub fn rewrite(&self, conflist: &Value) -> Result<()> {
+        self.scratch.write("net.d/10-test.conflist", conflist.to_string()).map(drop)
+    }
+
     /// The folder in which libcni keeps the results of this network's attachments.
     pub fn cache(&self) -> PathBuf {
         self.scratch.path().join("var-lib/cni")
@@ -191,6 +196,13 @@ impl Interface {
         let mut config = config;
         config["cniVersion"] = release.cni_version().into();
         Ok(Self { plugin, config, container_id, name: name.to_owned() })
+    }
+
+    /// Where configurations that name no socket look for the agent, this one is, by its folder.
+    #[must_use]
+    pub fn agent_at_default(mut self, folder: &Path) -> Self {
+        self.plugin = self.plugin.agent_at_default(folder);
+        self
     }
 
     /// One variable otherwise.

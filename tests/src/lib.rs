@@ -8,6 +8,7 @@
 //! Proxy                            between operator and API server: what goes wrong there goes wrong on purpose
 //! History                          every block that was ever published
 //! NetNs, Cni                       where pods live, and what attaches them
+//! Machine                          the namespaces of a node with two pods, and a cable between two network cards
 //! Interface                        one attachment by one interface plugin, called without libcni
 //! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
@@ -26,6 +27,7 @@ mod control_plane;
 mod eventually;
 mod flags;
 mod history;
+mod machine;
 mod netns;
 mod objects;
 mod paths;
@@ -44,6 +46,7 @@ pub use cni::{Attachment, Cni, Interface, Release, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
 pub use history::History;
+pub use machine::{CARDS, Machine};
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};
 pub use paths::{binary, repo, tool, tools};

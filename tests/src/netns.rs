@@ -1,5 +1,6 @@
 //! Network namespaces: one plays a node, the others its pods. Nothing of a test touches the machine's own network.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::Once;
@@ -8,7 +9,7 @@ use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Output, Program, scratch};
+use crate::{Output, Program, scratch, until};
 
 const FOLDER: &str = "/run/netns";
 const PREFIX: &str = "cadastre-";
@@ -52,6 +53,21 @@ impl NetNs {
     /// Whether one ping to `address` from within is answered in 2 s.
     pub async fn pings(&self, address: &str) -> Result<bool> {
         Ok(self.run(&["ping", "-n", "-c", "1", "-W", "2", address]).await?.success())
+    }
+
+    /// Waits until a ping to `address` is answered: one of IPv6 answers only once duplicate address detection is done with it.
+    pub async fn reaches(&self, address: &IpAddr) -> Result<()> {
+        until(&format!("a ping of {address}"), async || self.pings(&address.to_string()).await).await
+    }
+
+    /// In how many families a default route leads out of it.
+    pub async fn default_routes(&self) -> Result<usize> {
+        let mut count = 0;
+        for family in ["-4", "-6"] {
+            let routes = self.run(&["ip", family, "route", "show", "default"]).await?.ok()?;
+            count += usize::from(routes.contains("via"));
+        }
+        Ok(count)
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Program {
     env: Vec<(OsString, OsString)>,
     netns: Option<PathBuf>,
     private_var_lib: Option<PathBuf>,
+    agent_at_default: Option<PathBuf>,
     stdin: Vec<u8>,
 }
 
@@ -46,6 +47,7 @@ impl Program {
             env: Vec::new(),
             netns: None,
             private_var_lib: None,
+            agent_at_default: None,
             stdin: Vec::new(),
         }
     }
@@ -92,6 +94,13 @@ impl Program {
         self
     }
 
+    /// Shows the program `folder`, an agent's, as `/run/cadastre`, where configurations that name no socket look for it.
+    #[must_use]
+    pub fn agent_at_default(mut self, folder: &Path) -> Self {
+        self.agent_at_default = Some(folder.to_owned());
+        self
+    }
+
     /// What [`Program::run`] writes to its standard input.
     #[must_use]
     pub fn stdin(mut self, input: impl Into<Vec<u8>>) -> Self {
@@ -130,8 +139,12 @@ impl Program {
             flag.push(netns);
             words.extend(["nsenter".into(), flag, "--".into()]);
         }
-        if let Some(folder) = &self.private_var_lib {
-            let script = r#"mount --bind "$0" /var/lib && exec "$@""#;
+        // /mnt keeps the namespaces while /run becomes another.
+        let run = r#"mount --rbind /run/netns /mnt && mount -t tmpfs none /run && mkdir /run/netns /run/cadastre \
+            && mount --rbind /mnt /run/netns && mount --bind "$0" /run/cadastre && exec "$@""#;
+        let var_lib = r#"mount --bind "$0" /var/lib && exec "$@""#;
+        for (folder, script) in [(&self.private_var_lib, var_lib), (&self.agent_at_default, run)] {
+            let Some(folder) = folder else { continue };
             words.extend(["unshare", "--mount", "--propagation", "private", "sh", "-c", script].map(OsString::from));
             words.push(folder.into());
         }

@@ -1,8 +1,8 @@
 //! A cluster of one node that gives addresses to pods, and the calls that show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use cadastre_core::Cidr;
@@ -37,6 +37,19 @@ pub struct Served {
     pub agent: Proc,
     pub plugin: Plugin,
     pub blocks: Vec<Cidr>,
+}
+
+impl Served {
+    /// Where the node's agent listens.
+    pub fn socket(&self) -> PathBuf {
+        self.cp.agent_socket(NODE)
+    }
+
+    /// Which addresses these container IDs hold.
+    pub async fn held_by(&self, ids: &[&str]) -> Result<BTreeSet<IpAddr>> {
+        let held = held(&report(&self.cp).await?)?;
+        Ok(held.into_iter().filter(|(_, id)| ids.contains(&id.as_str())).map(|(address, _)| address).collect())
+    }
 }
 
 /// Starts one with these Helm values.

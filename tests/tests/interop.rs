@@ -4,54 +4,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cadastre_tests::{
-    Answer, DUAL_STACK, Interface, NetNs, Plugin, Program, Release, SMALL_BLOCKS, Served, addresses, call_plugin, held,
-    ipam, report, served, until,
+    Answer, CARDS, DUAL_STACK, Interface, Machine, NetNs, Plugin, Program, Release, SMALL_BLOCKS, Served, addresses,
+    call_plugin, held, ipam, report, served, until,
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-
-/// The namespace of a node with two pods, and a cable whose ends stand for two network cards of the node.
-struct Machine {
-    host: NetNs,
-    pods: [NetNs; 2],
-}
-
-const CARDS: [&str; 2] = ["card0", "card1"];
-
-impl Machine {
-    fn new() -> Result<Self> {
-        let machine = Self { host: NetNs::new("node")?, pods: [NetNs::new("a")?, NetNs::new("b")?] };
-        let [first, second] = CARDS;
-        machine.ip(&["link", "add", "name", first, "type", "veth", "peer", "name", second])?;
-        for card in CARDS {
-            machine.ip(&["link", "set", card, "up"])?;
-        }
-        Ok(machine)
-    }
-
-    /// `ip` in the node's namespace.
-    fn ip(&self, args: &[&str]) -> Result<()> {
-        let output = Command::new("ip").args(["-n", self.host.name()]).args(args).output()?;
-        ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
-    /// The way back to pods whose addresses are in no subnet of the bridge, which is for the node's owner to make.
-    fn routes_blocks(&self, served: &Served) -> Result<()> {
-        let v4 = served.blocks.first().context("no blocks")?.to_string();
-        self.ip(&["route", "add", &v4, "dev", "cni0"])
-    }
-
-    /// Whether the kernel makes devices of this kind.
-    fn makes(&self, kind: &[&str]) -> bool {
-        let add = [&["link", "add", "link", CARDS[0], "name", "probe", "type"], kind].concat();
-        self.ip(&add).and_then(|()| self.ip(&["link", "del", "probe"])).is_ok()
-    }
-}
 
 /// An interface plugin with its configuration, less the section `ipam`.
 struct Kind {
@@ -127,34 +87,10 @@ async fn each(test: impl AsyncFn(&Kind, Release, Machine) -> Result<()>) -> Resu
     try_join_all(pairs.map(run)).await.map(drop)
 }
 
-/// Which addresses these container IDs hold.
-async fn held_by(served: &Served, ids: &[&str]) -> Result<BTreeSet<IpAddr>> {
-    let held = held(&report(&served.cp).await?)?;
-    Ok(held.into_iter().filter(|(_, id)| ids.contains(&id.as_str())).map(|(address, _)| address).collect())
-}
-
-async fn default_routes(pod: &NetNs) -> Result<usize> {
-    let mut count = 0;
-    for family in ["-4", "-6"] {
-        let routes = pod.run(&["ip", family, "route", "show", "default"]).await?.ok()?;
-        count += usize::from(routes.contains("via"));
-    }
-    Ok(count)
-}
-
-async fn pings(pod: &NetNs, address: &IpAddr) -> Result<()> {
-    // An IPv6 address answers only once duplicate address detection is done with it.
-    until(&format!("a ping of {address}"), async || pod.pings(&address.to_string()).await).await
-}
-
-fn socket(served: &Served) -> std::path::PathBuf {
-    served.cp.agent_socket(cadastre_tests::NODE)
-}
-
 #[tokio::test]
 async fn d1_each_interface_plugin_attaches_checks_and_detaches() -> Result<()> {
     let served = served(DUAL_STACK).await?;
-    let ipam = ipam(&socket(&served));
+    let ipam = ipam(&served.socket());
     each(async |kind, release, machine| {
         let mut given = Vec::new();
         let mut attached = [kind.attach(release, &machine, 0, &ipam)?, kind.attach(release, &machine, 1, &ipam)?];
@@ -165,7 +101,7 @@ async fn d1_each_interface_plugin_attaches_checks_and_detaches() -> Result<()> {
         ensure!(given.iter().all(|addresses| addresses.len() == 2), "one of each family: {given:?}");
         let ids = attached.each_ref().map(Interface::id).map(str::to_owned);
         let ids = ids.each_ref().map(String::as_str);
-        ensure!(held_by(&served, &ids).await? == given.iter().flatten().copied().collect(), "{given:?}");
+        ensure!(served.held_by(&ids).await? == given.iter().flatten().copied().collect(), "{given:?}");
         usable(kind, &machine, &given, &served).await?;
         for interface in &mut attached {
             interface.ok("DEL").await?;
@@ -174,7 +110,7 @@ async fn d1_each_interface_plugin_attaches_checks_and_detaches() -> Result<()> {
             ensure!(again.is_ok() || kind.name == "host-device", "{again:?}");
             ensure!(interface.call("CHECK").await?.is_err(), "nothing is held any more");
         }
-        ensure!(held_by(&served, &ids).await?.is_empty(), "nothing stays");
+        ensure!(served.held_by(&ids).await?.is_empty(), "nothing stays");
         Ok(())
     })
     .await
@@ -185,10 +121,10 @@ async fn usable(kind: &Kind, machine: &Machine, given: &[Vec<IpAddr>], served: &
     let [pod, _] = &machine.pods;
     let routers = served.blocks.iter().filter_map(|block| block.nth(1));
     for other in given[1].iter().copied().chain(routers.filter(|_| kind.gateway)) {
-        pings(pod, &other).await?;
+        pod.reaches(&other).await?;
     }
     let expected = if kind.way_out { 2 } else { 0 };
-    let found = default_routes(pod).await?;
+    let found = pod.default_routes().await?;
     ensure!(found == expected, "{found} default routes, {expected} expected");
     Ok(())
 }
@@ -196,7 +132,7 @@ async fn usable(kind: &Kind, machine: &Machine, given: &[Vec<IpAddr>], served: &
 #[tokio::test]
 async fn d2_without_an_agent_each_interface_plugin_says_11_and_status_50() -> Result<()> {
     let served = served(DUAL_STACK).await?;
-    let ipam = ipam(&socket(&served));
+    let ipam = ipam(&served.socket());
     served.agent.kill9();
     each(async |kind, release, machine| {
         let mut interface = kind.attach(release, &machine, 0, &ipam)?;
@@ -212,14 +148,15 @@ async fn d2_without_an_agent_each_interface_plugin_says_11_and_status_50() -> Re
     .await?;
     served.agent.restart()?;
     until("the agent is back", async || Ok(report(&served.cp).await.is_ok())).await?;
-    assert!(held(&report(&served.cp).await?)?.is_empty(), "nothing was reserved");
+    let held = held(&report(&served.cp).await?)?;
+    assert!(held.is_empty(), "nothing was reserved, but {held:?}\n{}", served.agent.tail());
     Ok(())
 }
 
 #[tokio::test]
 async fn d3_an_add_that_fails_leaves_nothing_reserved() -> Result<()> {
     let served = served(SMALL_BLOCKS).await?;
-    let without = ipam(&socket(&served));
+    let without = ipam(&served.socket());
     each(async |kind, release, machine| {
         let mut interface = kind.attach(release, &machine, 0, &without)?;
         let answer = interface.call("ADD").await?;
@@ -233,7 +170,7 @@ async fn d3_an_add_that_fails_leaves_nothing_reserved() -> Result<()> {
             Ok(_) => ensure!(!kind.gateway, "no gateway, and nobody minded"),
         }
         interface.ok("DEL").await?;
-        ensure!(held_by(&served, &[interface.id()]).await?.is_empty(), "nothing stays");
+        ensure!(served.held_by(&[interface.id()]).await?.is_empty(), "nothing stays");
         Ok(())
     })
     .await?;
@@ -244,7 +181,7 @@ async fn d3_an_add_that_fails_leaves_nothing_reserved() -> Result<()> {
 #[tokio::test]
 async fn d3_an_interface_plugin_that_fails_later_leaves_nothing_reserved() -> Result<()> {
     let served = served(DUAL_STACK).await?;
-    let ipam = ipam(&socket(&served));
+    let ipam = ipam(&served.socket());
     for release in Release::BOTH {
         // The bridge has another address of the subnet, and may not have two.
         let machine = Machine::new()?;
@@ -263,7 +200,7 @@ async fn d3_an_interface_plugin_that_fails_later_leaves_nothing_reserved() -> Re
 async fn a_gateway_outside_of_small_blocks_is_reached_on_the_link() -> Result<()> {
     const GATEWAY: &str = "10.255.255.1";
     let served = served(SMALL_BLOCKS).await?;
-    let mut ipam = ipam(&socket(&served));
+    let mut ipam = ipam(&served.socket());
     ipam["gateway"] = GATEWAY.into();
     let machine = Machine::new()?;
     let ptp = Kind::gateway("ptp", json!({ "type": "ptp" }));
@@ -278,10 +215,10 @@ async fn a_gateway_outside_of_small_blocks_is_reached_on_the_link() -> Result<()
     for interface in &mut attached {
         interface.ok("ADD").await?;
     }
-    machine.routes_blocks(&served)?;
+    machine.routes_back(&served.blocks)?;
     for (pod, other) in [(&machine.pods[0], attached[1].id()), (&machine.pods[1], attached[0].id())] {
-        for address in held_by(&served, &[other]).await?.iter().copied().chain([GATEWAY.parse()?]) {
-            pings(pod, &address).await?;
+        for address in served.held_by(&[other]).await?.iter().copied().chain([GATEWAY.parse()?]) {
+            pod.reaches(&address).await?;
         }
     }
     for interface in &mut attached {
@@ -304,7 +241,7 @@ async fn checked(interface: &mut Interface, machine: &Machine) -> Result<()> {
 async fn addresses_of_their_own_length_work_where_they_are_said_to() -> Result<()> {
     let served = served(DUAL_STACK).await?;
     let with = |style: &str| {
-        let mut ipam = ipam(&socket(&served));
+        let mut ipam = ipam(&served.socket());
         ipam["addressStyle"] = style.into();
         ipam
     };
@@ -326,12 +263,12 @@ async fn addresses_of_their_own_length_work_where_they_are_said_to() -> Result<(
             // The reference plugins' own CHECK takes no IPv4 address without a subnet's route, so ours is called.
             checked(&mut interface, &machine).await.with_context(|| format!("{style} of {release:?}"))?;
             if kind.gateway {
-                machine.routes_blocks(&served)?;
+                machine.routes_back(&served.blocks)?;
                 for router in served.blocks.iter().filter_map(|block| block.nth(1)) {
-                    pings(&machine.pods[0], &router).await?;
+                    machine.pods[0].reaches(&router).await?;
                 }
             }
-            assert_eq!(default_routes(&machine.pods[0]).await?, if style == "onlink" { 2 } else { 0 });
+            assert_eq!(machine.pods[0].default_routes().await?, if style == "onlink" { 2 } else { 0 });
             interface.ok("DEL").await?;
         }
     }
@@ -342,7 +279,7 @@ async fn addresses_of_their_own_length_work_where_they_are_said_to() -> Result<(
 #[tokio::test]
 async fn d4_d5_d6_d7_a_del_releases_whatever_became_of_configuration_and_namespace() -> Result<()> {
     let served = served(DUAL_STACK).await?;
-    let socket = socket(&served);
+    let socket = served.socket();
     let bare = json!({ "type": "cadastre", "socket": socket });
     let bridge = json!({ "type": "bridge", "bridge": "cni0", "isGateway": true });
     let kind = Kind::gateway("gateway bridge", bridge);
@@ -367,14 +304,14 @@ async fn d4_d5_d6_d7_a_del_releases_whatever_became_of_configuration_and_namespa
                 interface.env("CNI_NETNS", machine.pods[0].path().to_str().context("a path")?)
             };
             interface.ok("ADD").await?;
-            assert_eq!(held_by(&served, &[interface.id()]).await?.len(), 2, "{what}");
+            assert_eq!(served.held_by(&[interface.id()]).await?.len(), 2, "{what}");
             interface.config()["ipam"] = ipam;
             if !previous {
                 interface.config().as_object_mut().context("an object")?.remove("prevResult");
             }
             let mut interface = if netns { interface } else { interface.env("CNI_NETNS", "") };
             interface.ok("DEL").await.with_context(|| format!("{what}, {release:?}"))?;
-            assert!(held_by(&served, &[interface.id()]).await?.is_empty(), "{what}, {release:?}");
+            assert!(served.held_by(&[interface.id()]).await?.is_empty(), "{what}, {release:?}");
         }
     }
     Ok(())
@@ -412,7 +349,7 @@ async fn d9_d10_gc_releases_what_is_not_listed_in_its_own_network() -> Result<()
             add(plugin, network, &space.path(), id).await?;
         }
     }
-    let count = async |id: &str| Ok::<_, anyhow::Error>(held_by(&served, &[id]).await?.len());
+    let count = async |id: &str| Ok::<_, anyhow::Error>(served.held_by(&[id]).await?.len());
     // Two proofs free an address: the list that does not name it, and its namespace that is gone.
     drop(spaces);
     let done = |answer: Result<Answer>| answer?.map(drop).map_err(|error| anyhow!("GC: {error}"));
@@ -460,7 +397,7 @@ async fn d12_a_stable_container_id_gets_the_same_address_after_each_restart_of_t
 #[tokio::test]
 async fn d4_multus_a_pods_networks_are_apart_and_need_no_definition_to_end() -> Result<()> {
     let served = served(DUAL_STACK).await?;
-    let socket = socket(&served);
+    let socket = served.socket();
     for release in Release::BOTH {
         let machine = Machine::new()?;
         let [pod, _] = &machine.pods;
@@ -482,21 +419,21 @@ async fn d4_multus_a_pods_networks_are_apart_and_need_no_definition_to_end() -> 
             given.extend(addresses(&network.ok("ADD").await?)?);
         }
         assert_eq!(given.len(), 8, "each has its own: {given:?}");
-        assert_eq!(held_by(&served, &[networks[0].id()]).await?, given);
-        assert_eq!(default_routes(pod).await?, 2, "only the first network leads out");
+        assert_eq!(served.held_by(&[networks[0].id()]).await?, given);
+        assert_eq!(pod.default_routes().await?, 2, "only the first network leads out");
         let [cluster, storage, second, backup] = &mut networks;
         // A conflist's DEL has been seen with the type of IPAM alone; a definition that is gone leaves not even the result.
         storage.config()["ipam"] = json!({ "type": "cadastre", "socket": socket });
         storage.ok("DEL").await?;
-        assert_eq!(held_by(&served, &[cluster.id()]).await?.len(), 6);
+        assert_eq!(served.held_by(&[cluster.id()]).await?.len(), 6);
         let direct =
             json!({ "cniVersion": "0.3.1", "name": "storage", "ipam": { "type": "cadastre", "socket": socket } });
         let env = [("CNI_CONTAINERID", second.id()), ("CNI_IFNAME", "net2")];
         call_plugin(&Program::ours("cadastre")?, "DEL", &direct, &env).await?.map_err(|error| anyhow!("{error}"))?;
-        assert_eq!(held_by(&served, &[cluster.id()]).await?.len(), 4);
+        assert_eq!(served.held_by(&[cluster.id()]).await?.len(), 4);
         backup.ok("DEL").await?;
         cluster.ok("DEL").await?;
-        assert!(held_by(&served, &[cluster.id()]).await?.is_empty());
+        assert!(served.held_by(&[cluster.id()]).await?.is_empty());
     }
     Ok(())
 }

@@ -170,6 +170,20 @@ fn s1_s11_the_static_plugins_addresses_are_refused_rather_than_ignored() {
 }
 
 #[test]
+fn the_configurations_of_the_manual_are_served() {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/usage/cni.md")).unwrap();
+    let blocks: Vec<&str> = manual.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 7, "{blocks:?}");
+    for block in blocks {
+        let peer = Peer::new([given()]);
+        let mut netconf: Value = serde_json::from_str(block).unwrap();
+        netconf["ipam"]["socket"] = json!(peer.folder.socket());
+        let result = Plugin::new("ADD", &netconf).run().success();
+        assert_eq!(result["cniVersion"], netconf["cniVersion"], "{block}");
+    }
+}
+
+#[test]
 fn d7_stdout_holds_one_value_whatever_logging_is_asked_for() {
     let peer = Peer::new([given()]);
     let plugin = Plugin::new("ADD", &netconf(&peer.folder, "1.1.0"));
