@@ -59,7 +59,11 @@ fn add(socket: &Path, addition: Addition) -> Result<Value, Error> {
         }
         reply => given(reply),
     }?;
-    result::render(&given, answer).inspect_err(|_| give_back(socket, attachment))
+    let rendered = result::render(&given, answer);
+    if rendered.is_err() && !given.again {
+        give_back(socket, attachment);
+    }
+    rendered
 }
 
 /// One of the calls that together are an ADD, within what is left of its time.

@@ -274,7 +274,7 @@ mod tests {
 
     fn given(gateway: Option<&str>) -> Given {
         let address = GivenAddress { address: "10.0.2.48/24".into(), gateway: gateway.map(Into::into) };
-        Given { addresses: vec![address] }
+        Given { addresses: vec![address], again: false }
     }
 
     /// Address, gateway and routes as they would be printed.
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_link_of_ipv6_is_a_route_without_gateway() {
         let address = GivenAddress { address: "fd00::30/120".into(), gateway: Some("fd00::1".into()) };
-        let given = Given { addresses: vec![address] };
+        let given = Given { addresses: vec![address], again: false };
         let said = |document: Value| said(answer(&document, &json!({ "addressStyle": "onlink" })).unwrap(), &given);
         let out = json!({ "dst": "::/0", "gw": "fd00::1" });
         let routes = json!([{ "dst": "fd00::1/128", "scope": 253 }, out]);
@@ -400,9 +400,10 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_be_used_is_an_error() {
         let of = |address: &str, gateway: Option<&str>| Given {
+            again: false,
             addresses: vec![GivenAddress { address: address.into(), gateway: gateway.map(Into::into) }],
         };
-        let none = Given { addresses: vec![] };
+        let none = Given { addresses: vec![], again: false };
         for bad in [none, of("10.0.2.48", None), of("10.0.2.48/24", Some("10.0.2.1/24"))] {
             let error = answer(&json!({}), &json!({})).unwrap().ips(&bad).unwrap_err();
             assert_eq!(error.failure.code, code::INTERNAL);

@@ -80,7 +80,7 @@ mod tests {
             address: (*address).into(),
             gateway: gateway.map(Into::into),
         };
-        Given { addresses: addresses.iter().map(address).collect() }
+        Given { addresses: addresses.iter().map(address).collect(), again: false }
     }
 
     fn dual() -> Given {

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use cadastre_api::reason;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource};
 use tokio::sync::oneshot;
@@ -116,21 +117,27 @@ impl Reconciler {
         let (addresses, netns) = (addresses.join(", "), view.netns().path.clone());
         tracing::warn!(owner, ?attachment, addresses, netns, "reclaimed: pod and namespace are gone, and no DEL came");
         drop(self.links.owner.send(Message::Event(Input::Reclaim(view.holder.clone()))));
-        self.say(format!(
-            "{addresses} of {owner} freed: pod and network namespace are gone, and the runtime never said DEL"
-        ))
-        .await;
+        let note =
+            format!("{addresses} of {owner} freed: pod and network namespace are gone, and the runtime never said DEL");
+        self.say(note, view.pod()).await;
         true
     }
 
-    async fn say(&self, note: String) {
+    /// Of the Pod, too: Events that differ in nothing but their note are counted as one.
+    async fn say(&self, note: String, pod: Option<&PodName>) {
         let Some(own) = self.node.borrow().clone() else { return };
         let event = Event {
             type_: EventType::Warning,
             reason: reason::ADDRESS_RECLAIMED.to_owned(),
             note: Some(note),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary: pod.map(|pod| ObjectReference {
+                kind: Some("Pod".to_owned()),
+                namespace: Some(pod.namespace.clone()),
+                name: Some(pod.name.clone()),
+                uid: pod.uid.clone(),
+                ..ObjectReference::default()
+            }),
         };
         if let Err(error) = self.recorder.publish(&event, &own.object_ref(&())).await {
             tracing::warn!(error = chain(&error), "the Event cannot be written");

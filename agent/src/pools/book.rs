@@ -119,7 +119,7 @@ impl Book {
     }
 
     /// What the interface plugin needs to know of what is held. `ranges` are those of the call, if it has any.
-    pub fn given(&self, held: &Held, ranges: Option<&Ranges>) -> Given {
+    pub fn given(&self, held: &Held, ranges: Option<&Ranges>, again: bool) -> Given {
         let address = |held: &crate::record::HeldAddress| {
             if local::network_of(&held.pool).is_some() {
                 let range = ranges.and_then(|ranges| ranges.of(held.address));
@@ -133,7 +133,7 @@ impl Book {
             let gateway = block.and_then(|block| block.router).map(|router| router.to_string());
             GivenAddress { address: format!("{}/{prefix}", held.address), gateway }
         };
-        Given { addresses: held.addresses.iter().map(address).collect() }
+        Given { addresses: held.addresses.iter().map(address).collect(), again }
     }
 
     /// Makes `blocks` what the node may allocate from. Returns what cannot be used, and why.

@@ -118,7 +118,7 @@ impl Pools<Live> {
         let addresses = taken.iter().map(|taken| taken.held.clone()).collect();
         let held =
             Held { addresses, netns: netns_record(netns, *seen), pod: pod.map(PodName::from), since: now, acked: now };
-        let given = self.book.given(&held, wanted.ranges.as_ref());
+        let given = self.book.given(&held, wanted.ranges.as_ref(), false);
         let gave = Gave { id, attachment: attachment.clone(), held: held.clone() };
         let holder = Holder { attachment: Arc::new(attachment), id };
         self.book.held.insert(Arc::clone(&holder.attachment), Arc::new(Hold { id, confirmed: false, held }));
@@ -141,7 +141,7 @@ impl Pools<Live> {
         }
         step.records.push(Record::Acked { id: hold.id, at: now, netns });
         let holder = Holder { attachment, id: hold.id };
-        let given = self.book.given(&self.book.held.get(&holder.attachment)?.held, wanted.ranges.as_ref());
+        let given = self.book.given(&self.book.held.get(&holder.attachment)?.held, wanted.ranges.as_ref(), true);
         Some(Answer::Given { given, holder, new: false })
     }
 

@@ -238,8 +238,11 @@ pub enum Reply {
 /// The addresses of one attachment, IPv4 first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
-    /// At most one for each family.
+    /// At most one for each family, or one for each set of a network's ranges.
     pub addresses: Vec<GivenAddress>,
+    /// The attachment had them before: a plugin that cannot use the answer must not give them back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub again: bool,
 }
 
 /// One address with what an interface plugin needs beside it.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::peer::{Peer, error, given, lone, ok};
+use crate::peer::{Act, Peer, error, given, lone, ok};
 use crate::run::{Folder, Plugin, VERSIONS, netconf};
 
 fn patched(folder: &Folder, version: &str, patch: &Value, ipam: &Value) -> Value {
@@ -132,6 +132,11 @@ fn d3_an_address_that_the_caller_cannot_use_is_given_back() {
     let peer = Peer::new([lone(), error(999, "the journal is full", "")]);
     add(&peer, "1.1.0", &json!({ "type": "ptp" }), &json!({})).run().refused("1.1.0", 7);
     assert!(peer.folder.path("tombstones").exists(), "the agent is to give it back later");
+    let Act::Reply(mut again) = lone() else { panic!("no reply") };
+    again["again"] = true.into();
+    let peer = Peer::new([Act::Reply(again)]);
+    add(&peer, "1.1.0", &json!({ "type": "ptp" }), &json!({})).run().refused("1.1.0", 7);
+    assert_eq!(peer.requests("verb"), ["add"], "it had them before, and may use them");
     let peer = Peer::new([lone()]);
     add(&peer, "1.1.0", &json!({}), &json!({})).run().success();
     assert_eq!(peer.requests("verb"), ["add"], "a plain bridge needs no gateway");
