@@ -93,10 +93,10 @@ impl Proc {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The answer of its health server, with the head: the address is in its log.
+    /// The answer of its health server, with the head: the address is in its log, that of its last life at the end.
     pub async fn http(&self, path: &str) -> Result<String> {
         let log = self.log();
-        let address = log.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = log.rsplit_once("listen=").map(|(_, rest)| rest).and_then(|rest| rest.split_whitespace().next());
         let address = address.context("no address in the log")?;
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -1,8 +1,7 @@
 //! Pods get addresses: operator, agents and plugin as the chart installs them, on a real API server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,20 +24,6 @@ ipam:
   operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/8"], clusterPoolIPv4MaskSize: 22, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 118}
 ipv6: {enabled: true}
 "#;
-/// GET from the agent's own server, where its log says that it listens: status and body.
-fn http_get(agent: &Proc, path: &str) -> Result<(u16, String)> {
-    let log = agent.log();
-    let listen = log.split("listen=").last().and_then(|rest| rest.split_whitespace().next()).context("no address")?;
-    let mut stream = TcpStream::connect(listen).with_context(|| format!("connecting to {listen:?}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    let status = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((status, body.to_owned()))
-}
-
 /// Two pods attached through the reference plugin, from the namespace of a node.
 struct Pods {
     host: NetNs,
@@ -281,7 +266,7 @@ async fn an_add_waits_for_the_assignment_and_a_del_for_the_agent() -> Result<()>
     agent.wait_log(SOON, "listen=").await?;
     let plugin = Plugin::new(&cp)?;
     let operator = async {
-        let waits = async || Ok(http_get(&agent, "/metrics")?.1.contains("cadastre_agent_waiting 1"));
+        let waits = async || Ok(agent.http("/metrics").await?.contains("cadastre_agent_waiting 1"));
         until("the ADD waits", waits).await?;
         let alone = status(&cp, &[]).await?;
         assert!(!alone.success() && alone.stdout.contains("operator"), "{alone:?}");
@@ -320,9 +305,10 @@ async fn an_agent_of_another_mode_says_so_and_serves_on() -> Result<()> {
     let both = "configured mode kubernetes is not the recorded mode cluster-pool";
     agent.wait_log(SOON, both).await?;
     agent.wait_log(SOON, "listen=").await?;
-    let not_ready = async || http_get(&agent, "/readyz").map(|(code, body)| code == 503 && body.contains(both));
+    let not_ready =
+        async || agent.http("/readyz").await.map(|said| said.starts_with("HTTP/1.1 503") && said.contains(both));
     until("readiness names both modes", not_ready).await?;
-    assert!(http_get(&agent, "/metrics")?.1.contains("cadastre_agent_mode_mismatch 1"));
+    assert!(agent.http("/metrics").await?.contains("cadastre_agent_mode_mismatch 1"));
     let condition = async || serving(&cp).await.map(|(reason, said)| reason == "ModeDiffers" && said.contains(both));
     until("the condition says it", condition).await?;
     let event = async || {
@@ -341,8 +327,9 @@ async fn an_agent_of_another_mode_says_so_and_serves_on() -> Result<()> {
 
     let agent = cp.start_agent(NODE, "agent").await?;
     agent.wait_log(SOON, "listen=").await?;
-    until("the agent is ready", async || http_get(&agent, "/readyz").map(|(code, _)| code == 200)).await?;
-    assert!(http_get(&agent, "/metrics")?.1.contains("cadastre_agent_mode_mismatch 0"));
+    until("the agent is ready", async || agent.http("/readyz").await.map(|said| said.starts_with("HTTP/1.1 200")))
+        .await?;
+    assert!(agent.http("/metrics").await?.contains("cadastre_agent_mode_mismatch 0"));
     until("the condition heals", async || Ok(serving(&cp).await?.0 == "Serving")).await?;
     assert_eq!(plugin.add("a").await?, given);
     status(&cp, &[]).await?.ok().map(drop)
@@ -399,7 +386,7 @@ async fn what_a_lost_del_left_is_freed_once_pod_and_namespace_are_gone() -> Resu
     let holders = async || Ok(held(&report(&cp).await?)?.into_values().collect::<BTreeSet<_>>());
     let are = async |ids: &[&str]| holders().await.map(|held| held.iter().eq(ids));
     until("the lost one is freed", async || are(&["listed", "living"]).await).await.with_context(|| agent.tail())?;
-    assert!(http_get(&agent, "/metrics")?.1.contains("cadastre_agent_reclaimed_total 1"));
+    assert!(agent.http("/metrics").await?.contains("cadastre_agent_reclaimed_total 1"));
     cp.kubectl(&["delete", "pod", "listed", "--force", "--grace-period=0"]).await?.ok()?;
     until("the one whose Pod was deleted is freed", async || are(&["living"]).await).await
 }
