@@ -7,7 +7,7 @@ use cadastre_core::Family;
 
 use super::Pools;
 use super::book::Book;
-use super::local::{Network, network_of};
+use super::local::{Network, Used, network_of};
 use super::share::Share;
 use crate::record::{BlockState, HeldAddress};
 
@@ -119,7 +119,7 @@ impl Network {
         for family in Family::ALL {
             let of_family = |address: &&IpAddr| Family::of(**address) == family;
             let listed = (holders.keys().filter(of_family).count() + resting.iter().filter(of_family).count()) as u128;
-            let (held, taken) = self.counts(family);
+            let Used { held, taken, yielded: _ } = self.used(family);
             let cooling = resting.iter().filter(of_family).count() as u128;
             for (counted, listed) in [(taken, listed), (u128::from(held) + cooling, listed)] {
                 if counted != listed {

@@ -33,18 +33,33 @@ pub(super) fn network_of(pool: &str) -> Option<&str> {
 pub(super) struct Network {
     /// `local/` and the network's name.
     pub pool: String,
-    v4: RangeSet,
-    v6: RangeSet,
+    /// As in `Family::ALL`.
+    families: [OfFamily; 2],
     cooling: VecDeque<Cooling>,
     last: BTreeMap<usize, IpAddr>,
-    /// Held, by family as in `Family::ALL`.
-    held: [u64; 2],
     /// What host-local had reserved is known.
     pub taken_over: bool,
-    /// How often a cooling address was given because nothing else was free.
-    pub yielded: u64,
     /// As the last call said; for people.
     pub ranges: Option<Ranges>,
+}
+
+/// What is used in one family.
+#[derive(Debug, Default)]
+pub(super) struct OfFamily {
+    /// Held or cooling.
+    taken: RangeSet,
+    held: u64,
+    /// How often a cooling address was given because nothing else was free.
+    yielded: u64,
+}
+
+/// How much is used in one family. Counts are addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used {
+    pub held: u64,
+    /// Held or cooling.
+    pub taken: u128,
+    pub yielded: u64,
 }
 
 /// Why an address that was asked for is not given.
@@ -61,24 +76,19 @@ impl Network {
     }
 
     fn taken(&self, family: Family) -> &RangeSet {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
+        &self.families[family as usize].taken
     }
 
-    fn taken_mut(&mut self, family: Family) -> &mut RangeSet {
-        match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
-        }
+    fn of(&mut self, address: IpAddr) -> &mut OfFamily {
+        &mut self.families[Family::of(address) as usize]
     }
 
     fn occupy(&mut self, place: usize, address: IpAddr, cooled_since: Option<BootTime>) -> Taken {
         let bits = addr_to_bits(address);
-        self.taken_mut(Family::of(address)).insert(bits, bits);
+        let family = self.of(address);
+        family.taken.insert(bits, bits);
+        family.held += 1;
         self.last.insert(place, address);
-        self.held[Family::of(address) as usize] += 1;
         Taken { held: HeldAddress { pool: self.pool.clone(), address, grant: Uuid::nil() }, cooled_since }
     }
 
@@ -91,7 +101,7 @@ impl Network {
         let of_set = |cooling: &Cooling| set.ranges.iter().any(|range| gives(range, cooling.address));
         let oldest = self.cooling.iter().position(of_set)?;
         let Cooling { address, since } = self.cooling.remove(oldest)?;
-        self.yielded += 1;
+        self.of(address).yielded += 1;
         Some(self.occupy(place, address, Some(since)))
     }
 
@@ -153,14 +163,14 @@ impl Network {
     }
 
     fn vacate(&mut self, address: IpAddr) {
-        let held = &mut self.held[Family::of(address) as usize];
-        *held = held.saturating_sub(1);
+        let family = self.of(address);
+        family.held = family.held.saturating_sub(1);
     }
 
     /// Keeps the queue ordered by time: what was undone, and a snapshot's, may be older than the newest.
     pub fn rest(&mut self, address: IpAddr, since: BootTime) {
         let bits = addr_to_bits(address);
-        self.taken_mut(Family::of(address)).insert(bits, bits);
+        self.of(address).taken.insert(bits, bits);
         let place = self.cooling.partition_point(|cooling| cooling.since <= since);
         self.cooling.insert(place, Cooling { address, since });
     }
@@ -175,7 +185,7 @@ impl Network {
 
     fn free(&mut self, address: IpAddr) {
         let bits = addr_to_bits(address);
-        self.taken_mut(Family::of(address)).remove(bits, bits);
+        self.of(address).taken.remove(bits, bits);
     }
 
     /// Replay, and what was reserved before: an attachment holds this address, the one of set `place` if it is told.
@@ -217,9 +227,10 @@ impl Network {
         self.taken(cidr.family()).overlaps(cidr.first(), cidr.last())
     }
 
-    /// Held and taken, for the check of the invariants and for people.
-    pub fn counts(&self, family: Family) -> (u64, u128) {
-        (self.held[family as usize], self.taken(family).len())
+    /// For the check of the invariants, and for people. Costs a step for each gap.
+    pub fn used(&self, family: Family) -> Used {
+        let OfFamily { taken, held, yielded } = &self.families[family as usize];
+        Used { held: *held, taken: taken.len(), yielded: *yielded }
     }
 }
 

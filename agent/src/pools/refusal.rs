@@ -6,7 +6,7 @@ use cadastre_core::Cidr;
 use cadastre_messages::{Attachment, Failure, code};
 
 use super::book::Book;
-use super::local::{Network, NotThis, network_of};
+use super::local::{Network, NotThis, Used, network_of};
 use super::ranges::Set;
 use super::share::Share;
 
@@ -48,7 +48,7 @@ pub(super) fn exhausted(node: &str, share: &Share) -> Failure {
 /// The ranges of a network are full.
 pub(super) fn ranges_exhausted(name: &str, network: &Network, set: &Set) -> Failure {
     let ranges: Vec<String> = set.ranges.iter().map(super::ranges::Range::text).collect();
-    let (held, taken) = network.counts(set.family);
+    let Used { held, taken, yielded: _ } = network.used(set.family);
     let msg = format!(
         "network {name} is exhausted: no {} address of {} is free; {held} are held, {} cooling",
         set.family,

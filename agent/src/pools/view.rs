@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::book::Hold;
 use super::input::Holder;
-use super::local::Network;
+use super::local::{Network, Used};
 use super::ranges::Range;
 use super::share::ShareCounts;
 use super::{Live, Pools};
@@ -157,13 +157,13 @@ impl Network {
             let of_family = |range: &&Range| range.family() == family;
             let ranges: Vec<&Range> =
                 self.ranges.iter().flat_map(super::ranges::Ranges::all).filter(of_family).collect();
-            let (allocated, taken) = self.counts(family);
+            let Used { held: allocated, taken, yielded } = self.used(family);
             let capacity = ranges.iter().fold(0_u128, |sum, range| sum.saturating_add(range.capacity()));
             let free = if ranges.is_empty() { 0 } else { capacity.saturating_sub(taken) };
             let cooling = u64::try_from(taken.saturating_sub(allocated.into())).unwrap_or(u64::MAX);
             let counts = ShareCounts { capacity, allocated, cooling, reserved: 0, free };
             let ranges: Vec<String> = ranges.into_iter().map(Range::text).collect();
-            let (pool, yielded) = (self.pool.clone(), if family == Family::V4 { self.yielded } else { 0 });
+            let pool = self.pool.clone();
             (taken > 0 || !ranges.is_empty()).then_some(NetworkView { pool, family, ranges, counts, yielded })
         })
     }
