@@ -17,9 +17,20 @@ pub struct Plugin {
     /// The network configuration as an interface plugin passes it on. It fits into a pipe.
     pub netconf: Vec<u8>,
     pub netns: PathBuf,
+    pub owner: Owner,
     /// Whether it answers as a plugin does.
     pub speaks: bool,
 }
+
+/// The Pod of every call on a node: the agent knows it from its watch, as it knows one that kubelet starts.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    pub name: String,
+    pub uid: String,
+}
+
+/// The namespace of these Pods.
+pub const NAMESPACE: &str = "default";
 
 /// Whom a call is about, as containerd names them.
 #[derive(Clone, Debug)]
@@ -29,12 +40,11 @@ pub struct Container {
 }
 
 impl Container {
-    /// Never twice the same in a run.
-    pub fn new(number: u64) -> Self {
+    /// Never twice the same in a run: the next sandbox of the Pod.
+    pub fn new(number: u64, Owner { name, uid }: &Owner) -> Self {
         let id = format!("{number:016x}{:048x}", 0xcada_57fe_u32);
-        let uid = format!("00000000-0000-4000-8000-{number:012x}");
         let args = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME=pod-{number};K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}"
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}"
         );
         Self { id, args }
     }

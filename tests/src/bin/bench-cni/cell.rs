@@ -95,7 +95,7 @@ fn caller(plugin: &Plugin, pairs: u32, end: Instant) -> Result<Took> {
     static CONTAINERS: AtomicU64 = AtomicU64::new(1 << 32); // Behind all that are held.
     let mut took = Took::default();
     for _ in 0..pairs {
-        let container = Container::new(CONTAINERS.fetch_add(1, Ordering::Relaxed));
+        let container = Container::new(CONTAINERS.fetch_add(1, Ordering::Relaxed), &plugin.owner);
         took.adds.push(plugin.call("ADD", &container)?);
         took.dels.push(plugin.call("DEL", &container)?);
         if Instant::now() > end {

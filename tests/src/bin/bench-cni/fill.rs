@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use cadastre_messages::{Add, Attachment, Call, Local, Netns, Pod, Range, Reply, Request, Status, TakeOver};
 
-use crate::call::Container;
+use crate::call::{Container, NAMESPACE};
 use crate::options::Network;
 use crate::stage::Node;
 use crate::subject::NETWORK_NAME;
@@ -23,11 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub fn ours(node: &Node) -> Result<()> {
     let there = fs::metadata(&node.netns)?;
     let netns = Netns { path: node.netns.display().to_string(), device: there.dev(), inode: there.ino() };
+    let uid = Some(node.owner.uid.clone());
+    let pod = Pod { namespace: NAMESPACE.to_owned(), name: node.owner.name.clone(), uid };
     for number in 0..node.held {
-        let Container { id, args: _ } = Container::new(number.into());
-        let pod = Pod { namespace: "bench".to_owned(), name: format!("pod-{number}"), uid: Some(uid(number)) };
+        let Container { id, args: _ } = Container::new(number.into(), &node.owner);
         let attachment = attachment(id);
-        let call = Call::Add(Add { local: local(node), ..Add::new(attachment, netns.clone(), Some(pod)) });
+        let call = Call::Add(Add {
+            annotated: true,
+            local: local(node),
+            ..Add::new(attachment, netns.clone(), Some(pod.clone()))
+        });
         match ask(&node.socket, call.clone())? {
             Reply::Given(_) => {}
             Reply::TakeOver => {
@@ -72,10 +77,6 @@ fn attachment(container_id: String) -> Attachment {
     Attachment { network: NETWORK_NAME.to_owned(), container_id, interface: "eth0".to_owned() }
 }
 
-fn uid(number: u32) -> String {
-    format!("00000000-0000-4000-8000-{number:012x}")
-}
-
 fn ask(socket: &Path, call: Call) -> Result<Reply> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -94,7 +95,7 @@ pub fn host_local(node: &Node) -> Result<()> {
     let first = u32::from(node.network_address()) + 2; // Behind the gateway.
     for number in 0..node.held {
         let address = Ipv4Addr::from(first + number);
-        let Container { id, args: _ } = Container::new(number.into());
+        let Container { id, args: _ } = Container::new(number.into(), &node.owner);
         fs::write(folder.join(address.to_string()), format!("{id}\r\neth0"))?;
     }
     let last = Ipv4Addr::from((first + node.held).saturating_sub(1));

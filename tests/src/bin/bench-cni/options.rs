@@ -25,7 +25,7 @@ pub struct Options {
 /// Where our addresses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// The node's block, which the operator assigned. The floor and ours have it so in a cluster.
+    /// The node's block, which the operator assigned.
     Blocks,
     /// Ranges in the network's own configuration: ours gets host-local's to the letter, and no API server.
     Ranges,

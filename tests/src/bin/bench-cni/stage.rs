@@ -4,13 +4,15 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use cadastre_tests::{ControlPlane, NetNs, Proc, Program, Scratch, binary, node, until};
+use cadastre_tests::{ControlPlane, NetNs, Proc, Program, Scratch, binary, node, pod, until};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::task::block_in_place;
 
+use crate::call::{NAMESPACE, Owner};
 use crate::fill;
 use crate::options::{FULL_NODE, Network, Options};
 
-/// Values: 65,536 addresses for each node, and log lines for warnings only would be less than what is installed.
+/// Values: 65,536 addresses for each node; the log as it is installed.
 const VALUES: &str = r#"
 ipam:
   mode: cluster-pool
@@ -39,6 +41,7 @@ pub struct Node {
     pub held: u32,
     pub network: Network,
     pub socket: PathBuf,
+    pub owner: Owner,
     /// The namespace of every pod.
     pub netns: PathBuf,
     /// host-local's folder.
@@ -117,12 +120,16 @@ impl World {
 
     async fn node(&self, options: &Options, netns: &NetNs, number: u8, held: u32) -> Result<Node> {
         let name = name(held);
-        let (folder, agent) = match self {
-            Self::Cluster(cp) => (cp.folder().join(&name), cp.start_agent(&name, &name).await?),
-            Self::Alone(scratch) => (scratch.path().join(&name), alone(scratch, &name)?),
+        let (folder, agent, uid) = match self {
+            Self::Cluster(cp) => {
+                let created: Pod = cp.create_in(NAMESPACE, &pod(NAMESPACE, &name).on_node(&name).build()).await?;
+                (cp.folder().join(&name), cp.start_agent(&name, &name).await?, created.metadata.uid)
+            }
+            Self::Alone(scratch) => (scratch.path().join(&name), alone(scratch, &name)?, None),
         };
+        let owner = Owner { name, uid: uid.unwrap_or_else(|| "00000000-0000-4000-8000-000000000000".to_owned()) };
         let (socket, data) = (folder.join("cadastre.sock"), folder.join("host-local"));
-        Ok(Node { held, network: options.network, socket, netns: netns.path(), data, agent, number })
+        Ok(Node { held, network: options.network, owner, socket, netns: netns.path(), data, agent, number })
     }
 }
 
@@ -134,6 +141,7 @@ fn alone(scratch: &Scratch, name: &str) -> Result<Proc> {
     let program = program.arg("run").arg("--config").arg(settings).args(["--node-name", name]);
     let program =
         program.arg("--state-dir").arg(folder.join("state")).arg("--socket").arg(folder.join("cadastre.sock"));
+    let program = program.arg("--cni-cache").arg(folder.join("cni")).arg("--netns-dir").arg(folder.join("netns"));
     program.args(["--listen", "127.0.0.1:0"]).start(scratch.path(), name)
 }
 

@@ -51,6 +51,7 @@ impl Subject {
             program,
             netconf: netconf.to_string().into_bytes(),
             netns: node.netns.clone(),
+            owner: node.owner.clone(),
             speaks: self != Self::Floor,
         })
     }
@@ -60,7 +61,8 @@ fn ours(node: &Node) -> Value {
     let mut ipam = json!({ "type": "cadastre", "socket": node.socket, "routes": [{ "dst": "0.0.0.0/0" }] });
     if node.network == Network::Ranges {
         ipam["ranges"] = json!([[{ "subnet": node.subnet() }]]);
-        ipam["dataDir"] = json!(node.data);
+        // Not host-local's own folder: what is reserved there would be taken over.
+        ipam["dataDir"] = json!(node.data.with_extension("ours"));
     }
     ipam
 }
