@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint fmt bench bench-bringup deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test simulate lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -48,6 +48,9 @@ bench: ## Measure the allocators
 
 bench-bringup: prereqs tools release ## Measure node bring-up, restart and memory beside kube-controller-manager (ROUNDS= SIZES=)
 	@cargo run -q --release -p cadastre-tests --bin bench-bringup
+
+bench-cni: prereqs tools release ## Measure an address for a pod, plugin and agent, beside host-local (ROUNDS= HELD= NETWORK=)
+	@cargo run -q --release -p cadastre-tests --bin bench-cni
 
 deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)
 	@[ -x '$(CACHE)/cargo/bin/cargo-deny' ] || \

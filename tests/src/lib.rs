@@ -12,6 +12,7 @@
 //! Interface                        one attachment by one interface plugin, called without libcni
 //! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
+//! Spread, Goal                     what a benchmark found, and was to find
 //! eventually()                     waits for a condition, and says which one did not come
 //! ```
 
@@ -25,6 +26,7 @@ mod cluster;
 mod cni;
 mod control_plane;
 mod eventually;
+mod figures;
 mod flags;
 mod history;
 mod machine;
@@ -45,6 +47,7 @@ pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
 pub use cni::{Attachment, Cni, Interface, Release, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
+pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;

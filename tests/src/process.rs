@@ -56,6 +56,12 @@ impl Proc {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// CPU time of its threads so far, in ms; finer than `/proc/PID/stat`, which counts in steps of 10 ms.
+    pub fn cpu_ms(&self) -> Result<f64> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).with_context(|| self.tail())?;
+        threads.map(|thread| thread_cpu_ms(&thread?.path())).sum()
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub fn kill9(&self) {
         let mut child = self.child();
@@ -137,6 +143,14 @@ impl Drop for Proc {
         }
         self.kill9();
     }
+}
+
+/// The first number of `schedstat` is time on a CPU, in ns.
+fn thread_cpu_ms(thread: &Path) -> Result<f64> {
+    let path = thread.join("schedstat");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let nanoseconds: f64 = text.split_whitespace().next().context("an empty schedstat")?.parse()?;
+    Ok(nanoseconds / 1e6)
 }
 
 fn launch(program: &Program, log: &Path) -> Result<Child> {

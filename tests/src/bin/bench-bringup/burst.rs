@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use cadastre_tests::quantile;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use tokio::sync::Semaphore;
@@ -136,11 +137,6 @@ fn server_used(stage: &Stage) -> Result<f64> {
 
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
-}
-
-fn quantile(sorted: &[f64], percent: usize) -> f64 {
-    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(at).copied().unwrap_or_default()
 }
 
 impl fmt::Display for Cell {

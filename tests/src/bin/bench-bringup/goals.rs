@@ -1,23 +1,12 @@
 //! What the operator is to reach, each as a figure and a bound.
 
+use cadastre_tests::{Goal, Spread};
+
 use crate::burst::Cell;
 use crate::options::Options;
 use crate::restart::{After, LEASE};
 use crate::subject::Subject;
-use crate::table::{Results, Spread};
-
-/// One figure that is to be at most `bound`.
-pub struct Goal {
-    pub what: String,
-    pub measured: Spread,
-    pub bound: f64,
-}
-
-impl Goal {
-    pub fn is_met(&self) -> bool {
-        self.measured.median <= self.bound
-    }
-}
+use crate::table::Results;
 
 /// All goals, in the order in which they are printed.
 pub fn all(options: &Options, results: &Results) -> Vec<Goal> {
