@@ -33,7 +33,7 @@ pub const CALLERS: [u32; 2] = [1, 8];
 async fn main() -> Result<()> {
     let options = Options::read()?;
     let stage = Stage::set(&options).await?;
-    let mut results = Results::new(stage.plugin_kib()?);
+    let mut results = Results::new(Stage::plugin_kib()?);
     for round in 1..=options.rounds {
         for node in stage.measured() {
             for callers in CALLERS {

@@ -90,7 +90,7 @@ impl Stage {
     }
 
     /// What is installed on every node.
-    pub fn plugin_kib(&self) -> Result<f64> {
+    pub fn plugin_kib() -> Result<f64> {
         let bytes = u32::try_from(std::fs::metadata(binary("cadastre")?)?.len())?;
         Ok(f64::from(bytes) / 1024.0)
     }

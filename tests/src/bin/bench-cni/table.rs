@@ -52,7 +52,9 @@ pub fn print(options: &Options, results: &Results) {
     for &held in &options.held {
         for callers in CALLERS {
             for verb in VERBS {
-                Subject::ALL.into_iter().for_each(|subject| print_subject(results, held, callers, verb, subject));
+                for subject in Subject::ALL {
+                    print_subject(results, held, callers, verb, subject);
+                }
             }
         }
     }
