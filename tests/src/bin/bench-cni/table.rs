@@ -84,7 +84,7 @@ fn print_subject(results: &Results, held: u32, callers: u32, (verb, of): Verb, s
 
 fn print_row(of: &[&str; 4], figures: &[&str; 5]) {
     let [held, callers, verb, subject] = of;
-    let figures: String = figures.iter().map(|figure| format!("{figure:<25}")).collect();
+    let figures = figures.iter().fold(String::new(), |line, figure| format!("{line}{figure:<25}"));
     println!("{held:<7}{callers:<9}{verb:<6}{subject:<12}{}", figures.trim_end());
 }
 
