@@ -210,8 +210,9 @@ async fn agent_dies(busy: Busy, step: &Step) -> Result<bool> {
     checked.await.with_context(|| format!("{}\nits trace:\n{}", agent.tail(), trace.text()))
 }
 
-/// The runtime says it once more; then each has what it was told, and somebody new has what nobody had.
+/// Each has what it was told, also when the runtime says it all once more, and somebody new has what nobody had.
 async fn settled(lone: &Lone, told: &mut Told, ever: &BTreeSet<IpAddr>) -> Result<()> {
+    lone.holds(&as_held(told)).await.context("before anybody repeats it")?;
     for id in ["old", "pod", "next"] {
         if told.contains_key(id) { add(lone, told, id).await? } else { del(lone, told, id).await? }
     }
@@ -335,7 +336,7 @@ async fn plugin_dies(call: Calling, step: &Step) -> Result<bool> {
     let checked = async {
         match call {
             Calling::Add => after_add(&lone, &mut told, &output, &trace, step).await?,
-            Calling::Del => drop(told.remove("pod")),
+            Calling::Del => del(&lone, &mut told, "pod").await?,
             Calling::Bury => {
                 del(&lone, &mut told, "pod").await?;
                 lone.restart(&agent).await?;
