@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -196,6 +197,9 @@ async fn k3_an_agent_recovers_by_itself_once_the_disk_has_room() -> Result<()> {
     small.fill()?;
     use_up(lone, &mut told)?;
     suffers(lone, &mut told, "No space left on device").await?;
+    // What was released is recorded, so that nothing but a pass finds out.
+    use_up(lone, &mut told)?;
+    refused(lone, "STATUS", "any", 50, "No space left on device").await?;
     small.make_room()?;
     recovers(lone, &agent, &mut told).await
 }
@@ -271,5 +275,102 @@ async fn a_file_in_place_of_the_state_folder_is_told_and_mends() -> Result<()> {
     fs::write(lone.state(), "in the way")?;
     suffers(&lone, &mut told, &lone.state().display().to_string()).await.with_context(|| agent.tail())?;
     fs::remove_file(lone.state())?;
+    recovers(&lone, &agent, &mut told).await
+}
+
+#[tokio::test]
+async fn status_says_so_before_anybody_asks_for_an_address() -> Result<()> {
+    let (lone, agent, mut told) = two_pods().await?;
+    fs::remove_dir_all(lone.state())?;
+    fs::write(lone.state(), "in the way")?;
+    until("STATUS 50", async || Ok(!is_well(&lone).await?)).await.with_context(|| agent.tail())?;
+    fs::remove_file(lone.state())?;
+    recovers(&lone, &agent, &mut told).await
+}
+
+#[tokio::test]
+async fn k3_repeated_adds_leave_room_for_every_del() -> Result<()> {
+    let small = Small::new(256).await?;
+    let lone = &small.lone;
+    let (agent, mut told) = with_two_pods(lone).await?;
+    small.fill()?;
+    use_up(lone, &mut told)?;
+    // Each names another namespace, as runtimes do that make a sandbox anew.
+    for number in 0..200 {
+        if lone.ask_add("old", &format!("/{number}/{}", "x".repeat(500)))?.is_err() {
+            break;
+        }
+    }
+    for id in told.keys() {
+        lone.ask_del(id)?;
+    }
+    agent.kill9();
+    small.make_room()?;
+    lone.restart(&agent).await?;
+    lone.holds(&BTreeMap::new()).await.with_context(|| agent.tail())
+}
+
+/// What an agent must not trust: others could write there, and give addresses away.
+#[derive(Clone, Copy, Debug)]
+enum Open {
+    Mode,
+    Owner,
+}
+
+impl Open {
+    fn set(self, folder: &Path, open: bool) -> Result<()> {
+        let mode = fs::Permissions::from_mode(if open { 0o777 } else { 0o700 });
+        match self {
+            Self::Mode => fs::set_permissions(folder, mode)?,
+            Self::Owner => chown(folder, Some(if open { 65_534 } else { 0 }), None)?,
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_state_folder_that_others_may_write_to_is_told_and_mends() -> Result<()> {
+    for open in [Open::Mode, Open::Owner] {
+        let (lone, agent, mut told) = two_pods().await?;
+        open.set(&lone.state(), true)?;
+        until("STATUS 50", async || Ok(!is_well(&lone).await?)).await.with_context(|| format!("{open:?}"))?;
+        suffers(&lone, &mut told, &lone.state().display().to_string()).await?;
+        open.set(&lone.state(), false)?;
+        recovers(&lone, &agent, &mut told).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_started_on_a_folder_that_others_may_write_to_serves_once_it_is_closed() -> Result<()> {
+    for open in [Open::Mode, Open::Owner] {
+        let (lone, agent, mut told) = two_pods().await?;
+        agent.kill9();
+        open.set(&lone.state(), true)?;
+        lone.restart(&agent).await?;
+        refused(&lone, "ADD", "new", 11, &lone.state().display().to_string()).await?;
+        refused(&lone, "STATUS", "any", 50, "").await?;
+        lone.del("pod").await?;
+        told.remove("pod");
+        open.set(&lone.state(), false)?;
+        recovers(&lone, &agent, &mut told).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_read_its_journal_serves_once_it_can() -> Result<()> {
+    let (lone, agent, mut told) = two_pods().await?;
+    agent.kill9();
+    let aside = lone.folder().join("aside");
+    fs::rename(lone.journal(), &aside)?;
+    fs::create_dir(lone.journal())?;
+    lone.restart(&agent).await?;
+    refused(&lone, "ADD", "new", 11, &lone.journal().display().to_string()).await?;
+    refused(&lone, "STATUS", "any", 50, "").await?;
+    lone.del("pod").await?;
+    told.remove("pod");
+    fs::remove_dir(lone.journal())?;
+    fs::rename(&aside, lone.journal())?;
     recovers(&lone, &agent, &mut told).await
 }
