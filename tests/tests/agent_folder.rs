@@ -374,3 +374,35 @@ async fn an_agent_that_cannot_read_its_journal_serves_once_it_can() -> Result<()
     fs::rename(&aside, lone.journal())?;
     recovers(&lone, &agent, &mut told).await
 }
+
+#[tokio::test]
+async fn a_del_that_could_not_be_recorded_is_remembered_after_a_kill() -> Result<()> {
+    let (lone, agent, mut told) = two_pods().await?;
+    // The tombstones' folder is well.
+    let trace = Trace::new(lone.folder());
+    let calls = "pwrite64,fallocate,ftruncate";
+    let _strace = trace.fail(thread_of(&agent, "serve")?, calls, "EIO").await?;
+    suffers(&lone, &mut told, "Input/output error").await.with_context(|| agent.tail())?;
+    agent.kill9();
+    lone.restart(&agent).await?;
+    lone.holds(&as_held(&told)).await.with_context(|| agent.tail())?;
+    remembers(&lone, &agent, &mut told).await
+}
+
+#[tokio::test]
+async fn a_del_while_the_journal_cannot_be_read_is_remembered_after_a_kill() -> Result<()> {
+    let (lone, agent, mut told) = two_pods().await?;
+    agent.kill9();
+    let aside = lone.folder().join("aside");
+    fs::rename(lone.journal(), &aside)?;
+    fs::create_dir(lone.journal())?;
+    lone.restart(&agent).await?;
+    lone.del("pod").await?;
+    told.remove("pod");
+    agent.kill9();
+    fs::remove_dir(lone.journal())?;
+    fs::rename(&aside, lone.journal())?;
+    lone.restart(&agent).await?;
+    lone.holds(&as_held(&told)).await.with_context(|| agent.tail())?;
+    remembers(&lone, &agent, &mut told).await
+}
