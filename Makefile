@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test simulate soak lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -42,6 +42,10 @@ fmt: ## Format the Rust code
 simulate: ## Run the operators' simulation under many seeds: make simulate SEEDS=1000000 (default 100,000), for a release
 	CADASTRE_SEEDS='$(or $(SEEDS),100000)' cargo test --release -p cadastre-engine --test simulation -- --nocapture | \
 	  awk '/^seed / { if (++n % 10000 == 0) print n " schedules done"; next } { print }'
+
+soak: prereqs tools release ## Kill agents at random and replace the plugin, for a release: make soak KILLS=1000 ADDS=10000 (the defaults)
+	CADASTRE_KILLS='$(or $(KILLS),1000)' CADASTRE_ADDS='$(or $(ADDS),10000)' \
+	  cargo test -p cadastre-tests --test agent_load -- --nocapture
 
 bench: ## Measure the allocators
 	cargo bench -p cadastre-core

@@ -185,9 +185,9 @@ impl Desk {
         }
     }
 
-    /// Who gets an address leaves room for its release; a release may use the room.
+    /// Who gets an address, also once more, leaves room for all releases; a release may use the room.
     fn spare(&self, new: &[Record]) -> u64 {
-        let gives = new.iter().any(|record| matches!(record, Record::Gave(_)));
+        let gives = new.iter().any(|record| matches!(record, Record::Gave(_) | Record::Acked { .. }));
         if gives { RELEASE_ROOM * self.pools.held() as u64 } else { 0 }
     }
 

@@ -7,6 +7,8 @@
 //! ControlPlane                     etcd + kube-apiserver; clients and kubeconfigs for admin and ServiceAccounts
 //! Proxy                            between operator and API server: what goes wrong there goes wrong on purpose
 //! History                          every block that was ever published
+//! Seed, Lone                       an agent without a cluster, and its plugin
+//! Trace, Step                      what a process does, and its death at any step of it
 //! NetNs, Cni                       where pods live, and what attaches them
 //! Machine                          the namespaces of a node with two pods, and a cable between two network cards
 //! Interface                        one attachment by one interface plugin, called without libcni
@@ -29,6 +31,7 @@ mod eventually;
 mod figures;
 mod flags;
 mod history;
+mod lone;
 mod machine;
 mod netns;
 mod objects;
@@ -40,6 +43,7 @@ mod scratch;
 mod seen;
 mod served;
 mod spawner;
+mod strace;
 
 pub use audit::AuditEvent;
 pub use chart::{NAMESPACE, RELEASE};
@@ -49,6 +53,7 @@ pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
 pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
+pub use lone::{Lone, Seed, holders};
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};
@@ -60,3 +65,4 @@ pub use scratch::Scratch;
 pub use served::{
     Answer, NODE, Plugin, SMALL_BLOCKS, Served, addresses, held, installed, ipam, report, served, status,
 };
+pub use strace::{Step, Trace, thread_of};

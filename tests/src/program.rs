@@ -101,11 +101,23 @@ impl Program {
         self
     }
 
+    /// This program with its environment and input, started by `wrapper`, whose arguments end where its own begin.
+    #[must_use]
+    pub fn under(self, wrapper: Self) -> Self {
+        let program = wrapper.arg("setpriv").args(["--pdeathsig", "KILL", "--"]).arg(&self.path).args(&self.args);
+        Self { path: program.path, args: program.args, ..self }
+    }
+
     /// What [`Program::run`] writes to its standard input.
     #[must_use]
     pub fn stdin(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.stdin = input.into();
         self
+    }
+
+    /// What it is given on its standard input.
+    pub fn input(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdin)
     }
 
     /// Starts it as a process that stays, with its output in `<folder>/<name>.log`.

@@ -21,6 +21,7 @@ need flock util-linux
 need nsenter util-linux
 need setpriv util-linux
 need iptables iptables
+need strace strace
 # The reference CNI plugins as Debian has them: interface plugins of an older release than those that we build.
 [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)

@@ -143,5 +143,6 @@ pub fn not_written(why: &str) -> Failure {
 /// The journal cannot be read.
 #[must_use]
 pub fn broken(why: &str) -> Failure {
-    failure(code::TRY_AGAIN, format!("no address is given: {why}"), "")
+    let details = "repair the agent's state folder: it is tried again every few seconds; the ADD may be repeated";
+    failure(code::TRY_AGAIN, format!("no address is given: {why}"), details)
 }
