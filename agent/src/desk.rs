@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batch ──▶ Pools::apply ──▶ records ──▶ Journal::append ── ok ──▶ replies
-//!                              ▲              └─ failed ──▶ Pools::undo ──▶ replies (ADD: code 11, DEL: done)
+//!                              ▲              └─ failed ──▶ Pools::undo ──▶ replies (code 11: of an ADD undone, of a DEL done)
 //!                              └── unwritten releases, again with every batch ◀──┘
 //!
 //! open ──▶ journal ── sound, of this boot ──▶ Desk
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use crate::boot_time::BootTime;
 use crate::journal::{Found, Journal, JournalError, RELEASE_ROOM};
 use crate::netns::{Probe, probe};
-use crate::pools::{Input, Live, Pools, Restoring, Rules, Step, Violation, not_written};
+use crate::pools::{Input, Live, Pools, Restoring, Rules, Step, Violation};
 use crate::record::Record;
 use crate::survey::{Places, SurveyError, survey};
 
@@ -141,7 +141,7 @@ impl Desk {
     }
 
     fn take_back(&mut self, step: &mut Step, error: &JournalError) {
-        for record in self.pools.undo(step, &not_written(&error.to_string())) {
+        for record in self.pools.undo(step, &error.to_string()) {
             self.unwritten.retain(|old| !replaces(&record, old));
             self.unwritten.push(record);
         }

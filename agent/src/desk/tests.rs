@@ -81,7 +81,7 @@ fn a_release_that_cannot_be_recorded_is_remembered_and_recorded_later() {
     ask(&mut desk, at(1), "", assigned(&["10.0.2.0/30"]));
     ask(&mut desk, at(1), "a", add("a"));
     desk.journal().limit().set(Refuses::EvenAllocated(0));
-    assert_eq!(ask(&mut desk, at(2), "a", del("a")), "ok");
+    assert_eq!(ask(&mut desk, at(2), "a", del("a")), "11", "its plugin leaves a tombstone");
     assert_eq!(ask(&mut desk, at(2), "b", add("b")), "11");
     assert_eq!(open_copy(folder.path(), at(2)).pools.held(), 1, "not recorded yet");
     desk.journal().limit().set(Refuses::Nothing);

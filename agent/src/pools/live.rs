@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cadastre_api::DEFAULT_POOL;
-use cadastre_messages::{Add, Attachment, Check, Failure, Status};
+use cadastre_messages::{Add, Attachment, Check, Status};
 
 use super::book::Hold;
 use super::give::{NotGiven, Wanted};
@@ -253,8 +253,8 @@ impl Pools<Live> {
     }
 
     /// The records could not be written: nothing of this step was given, and whoever waits for it is told why. What was
-    /// released stays released. Returns the records that are still to be written, sooner or later.
-    pub fn undo(&mut self, step: &mut Step, why: &Failure) -> Vec<Record> {
+    /// released stays released, though its caller is told that it is not recorded. Returns the records that are still to be written, sooner or later.
+    pub fn undo(&mut self, step: &mut Step, error: &str) -> Vec<Record> {
         let fresh: Vec<Fresh> = std::mem::take(&mut step.fresh);
         for Fresh { holder, taken } in fresh.iter().rev() {
             if self.book.held.get(&holder.attachment).is_some_and(|hold| hold.id == holder.id) {
@@ -267,9 +267,13 @@ impl Pools<Live> {
             self.book.network(network).taken_over = false;
         }
         for (to, answer) in &mut step.replies {
+            if matches!(answer, Answer::Done { released, .. } if !released.is_empty()) {
+                // The plugin leaves a tombstone then, and that outlives us.
+                *answer = Answer::Failed(refusal::not_recorded(error));
+            }
             let given = matches!(answer, Answer::Given { holder, .. } if undone(holder.id));
             if given || took_over.iter().any(|(token, _)| token == to) {
-                *answer = Answer::Failed(why.clone());
+                *answer = Answer::Failed(refusal::not_written(error));
             }
         }
         let records = std::mem::take(&mut step.records).into_iter();

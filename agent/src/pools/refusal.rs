@@ -140,6 +140,12 @@ pub fn not_written(why: &str) -> Failure {
     failure(code::TRY_AGAIN, format!("the address could not be recorded, so none was given: {why}"), details)
 }
 
+/// A DEL while the journal cannot be written.
+pub(super) fn not_recorded(why: &str) -> Failure {
+    let msg = format!("released, but it could not be recorded: {why}");
+    failure(code::TRY_AGAIN, msg, "make room in, or repair, the agent's state folder")
+}
+
 /// The journal cannot be read.
 #[must_use]
 pub fn broken(why: &str) -> Failure {

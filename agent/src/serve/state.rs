@@ -1,7 +1,7 @@
 //! Serving; or not knowing who holds what, and what is kept until that is known.
 //!
 //! ```text
-//! open ── fails ──▶ Broken: ADD and CHECK 11, STATUS 50, DEL remembered ── opened at a later pass ──▶ Serving
+//! open ── fails ──▶ Broken: STATUS 50, all else 11, DEL remembered ── opened at a later pass ──▶ Serving
 //! ```
 
 use std::path::PathBuf;
@@ -98,7 +98,8 @@ impl Broken {
             Input::Del { token, attachment } => {
                 let at = BootTime::now().hundredths();
                 self.deleted.push(Tombstone { path: PathBuf::new(), attachment, at });
-                Some((token, Answer::done()))
+                // The plugin leaves a tombstone then, and that outlives us.
+                Some((token, Answer::Failed(failure)))
             }
             Input::Assigned(assignment) => {
                 self.assigned = Some(assignment);

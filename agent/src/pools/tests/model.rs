@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use cadastre_core::{Cidr, Family};
-use cadastre_messages::Failure;
 use proptest::prelude::*;
 
 use super::fixtures::*;
@@ -160,8 +159,7 @@ impl World {
         let full = self.full_families();
         let mut step = step(&mut self.pools, self.now, [input]);
         if std::mem::take(&mut self.disk_full) && !step.records.is_empty() {
-            let why = Failure { code: 11, msg: "disk full".into(), details: String::new() };
-            self.unwritten.extend(self.pools.undo(&mut step, &why));
+            self.unwritten.extend(self.pools.undo(&mut step, "disk full"));
             self.pools.check().unwrap();
         } else {
             self.journal.append(&mut self.unwritten);
