@@ -18,6 +18,9 @@ use crate::pools::{Input, Live, Pools, Restoring, Rules, Step, Violation};
 use crate::record::Record;
 use crate::survey::{Places, SurveyError, survey};
 
+/// Room that the record of an ADD may take: two addresses, names of usual length, a path.
+const OF_AN_ADD: u64 = 512;
+
 /// The state of a serving agent.
 #[derive(Debug)]
 pub struct Desk {
@@ -133,7 +136,10 @@ impl Desk {
         match self.write(&step.records) {
             Ok(()) => {
                 self.unwritten.clear();
-                self.recovered();
+                // The record of a release may fit where that of an ADD does not: then `tend` says when all is well.
+                if takes_room(&step.records) {
+                    self.recovered();
+                }
             }
             Err(error) => self.take_back(&mut step, &error),
         }
@@ -187,8 +193,7 @@ impl Desk {
 
     /// Who gets an address, also once more, leaves room for all releases; a release may use the room.
     fn spare(&self, new: &[Record]) -> u64 {
-        let gives = new.iter().any(|record| matches!(record, Record::Gave(_) | Record::Acked { .. }));
-        if gives { RELEASE_ROOM * self.pools.held() as u64 } else { 0 }
+        if takes_room(new) { room(&self.pools) } else { 0 }
     }
 
     /// Why the last write failed, while it does.
@@ -203,7 +208,7 @@ impl Desk {
         let tried = if !self.journal.is_in_place() {
             self.journal.rewrite(self.pools.snapshot(), room(&self.pools)).map(|()| self.unwritten.clear())
         } else if self.trouble.is_some() && self.unwritten.is_empty() {
-            self.journal.append(&[], room(&self.pools) + RELEASE_ROOM)
+            self.journal.append(&[], room(&self.pools) + OF_AN_ADD)
         } else {
             self.journal.check()
         };
@@ -218,6 +223,11 @@ impl Desk {
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
+}
+
+/// Whether these are records for which room is made, and not those that may use it.
+fn takes_room(records: &[Record]) -> bool {
+    records.iter().any(|record| matches!(record, Record::Gave(_) | Record::Acked { .. }))
 }
 
 /// Whether nothing is lost if `new` is written and `old` is not.
