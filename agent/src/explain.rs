@@ -80,7 +80,10 @@ fn elsewhere(outlook: &Outlook) -> String {
     if blocks.is_empty() {
         return format!("this node has no block: {}", outlook.absence());
     }
-    format!("it is of no block of this node ({}); `kubectl get ipamnodes` shows which node has it", blocks.join(", "))
+    format!(
+        "it is of no block of this node ({}) and of no network with ranges of its own that was asked for so far; `kubectl get ipamnodes` shows which node has it",
+        blocks.join(", ")
+    )
 }
 
 fn unheard(what: &str) -> String {

@@ -8,6 +8,7 @@
 //! Cooling   the same, as a snapshot says it          Cursor    where the search goes on, as a snapshot says it
 //! LastOfSet the same for a network with ranges of its own
 //! TookOver  what host-local had reserved in such a network is among the above
+//! Stray     an address that a survey found in a namespace, in no block that was known then
 //! ```
 //! The order of variants and of their fields is the format of the journal (postcard): append variants, never change one.
 //! `cadastre_messages::Attachment` is part of it.
@@ -58,6 +59,11 @@ pub enum Record {
     /// Since version 2.
     TookOver {
         network: String,
+    },
+    /// Since version 2.
+    Stray {
+        address: IpAddr,
+        netns: NetnsRecord,
     },
 }
 

@@ -40,14 +40,6 @@ impl Family {
         }
     }
 
-    /// By which a pod asks for an address.
-    pub fn annotation(self) -> &'static str {
-        match self {
-            Self::V4 => "cadastre.io/ipv4",
-            Self::V6 => "cadastre.io/ipv6",
-        }
-    }
-
     pub fn everywhere(self) -> &'static str {
         match self {
             Self::V4 => "0.0.0.0/0",
@@ -91,27 +83,9 @@ pub fn is_neighbour(cidr: &str, other: &IpAddr) -> bool {
     })
 }
 
-/// An address in its canonical spelling, with or without prefix length. An IPv4 address that is written as one of IPv6 is
-/// one of IPv4, as in the reference plugins.
-pub fn with_or_without_length(text: &str) -> Option<IpAddr> {
-    let address = if text.contains('/') { in_cidr(text) } else { text.parse().ok() };
-    address.map(|address| address.to_canonical())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_has_one_spelling() {
-        for text in ["10.0.0.5", "10.0.0.5/24", "::ffff:10.0.0.5"] {
-            assert_eq!(with_or_without_length(text).unwrap().to_string(), "10.0.0.5");
-        }
-        assert_eq!(with_or_without_length("FD00:0::5/64").unwrap().to_string(), "fd00::5");
-        for bad in ["", "10.0.0.256", "10.0.0.5/33", "10.0.0.5/", "a", " 10.0.0.5"] {
-            assert_eq!(with_or_without_length(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn neighbours_share_a_subnet() {

@@ -9,10 +9,11 @@
 
 use std::net::IpAddr;
 
+use cadastre_messages::asked::{self, ANNOTATED_INTERFACE, ANNOTATIONS as OF_A_POD};
 use cadastre_messages::code;
 use serde_json::{Map, Value};
 
-use crate::address::{self, Family};
+use crate::address::Family;
 use crate::args;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -20,9 +21,6 @@ use crate::netconf::{Netconf, field};
 
 /// The capability by which containerd and CRI-O pass a pod's annotations.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
-
-/// The only interface whose address a pod's annotations choose: its other networks have other addresses.
-const ANNOTATED_INTERFACE: &str = "eth0";
 
 const REMEDY: &str = "name an address, such as \"10.0.2.7\" or \"fd00::7\", or leave it out";
 
@@ -47,7 +45,7 @@ impl Asked {
         let Some(value) = section.and_then(|section| field(section, "ips")) else { return Ok(()) };
         let list = value.as_array().ok_or_else(|| Error::of_key(path, Some(value), "write a list of addresses"))?;
         for (at, value) in list.iter().enumerate() {
-            let address = value.as_str().and_then(address::with_or_without_length);
+            let address = value.as_str().and_then(asked::address);
             self.add(address.ok_or_else(|| Error::of_key(&format!("{path}[{at}]"), Some(value), REMEDY))?);
         }
         Ok(())
@@ -56,7 +54,7 @@ impl Asked {
     /// The commas are the reference plugin static's.
     fn add_variable(&mut self, args: &str) -> Result<(), Error> {
         for text in args::value(args, "IP").into_iter().flat_map(|list| list.split(',')) {
-            let address = address::with_or_without_length(text.trim()).ok_or_else(|| {
+            let address = asked::address(text).ok_or_else(|| {
                 Error::new(code::BAD_ENVIRONMENT, format!("IP={text} in CNI_ARGS is not an address"), REMEDY)
             })?;
             self.add(address);
@@ -74,10 +72,9 @@ impl Asked {
         };
         let annotations = value.as_object().ok_or_else(wrong)?;
         self.annotated = true;
-        for family in Family::BOTH.into_iter().filter(|_| interface == ANNOTATED_INTERFACE) {
-            let key = family.annotation();
+        for (key, family) in OF_A_POD.into_iter().zip(Family::BOTH).filter(|_| interface == ANNOTATED_INTERFACE) {
             let Some(value) = annotations.get(key).filter(|value| *value != "") else { continue };
-            let address = value.as_str().and_then(|text| address::with_or_without_length(text.trim()));
+            let address = value.as_str().and_then(asked::address);
             let address = address.filter(|address| Family::of(address) == family);
             self.add(
                 address.ok_or_else(|| Error::of_key(&format!("the pod's annotation {key}"), Some(value), REMEDY))?,

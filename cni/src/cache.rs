@@ -7,6 +7,7 @@
 //! `netns` came with libcni 1.3; before that the result's interface of that name says it, if the interface plugin did.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cadastre_messages::{Attachment, Pod};
@@ -24,11 +25,22 @@ pub struct Entry {
     pub pod: Option<Pod>,
 }
 
-/// The attachment's entry. One that cannot be read proves nothing, as if there were none.
+/// Whether the runtime keeps one.
+pub fn is_kept() -> bool {
+    Path::new(FOLDER).is_dir()
+}
+
+/// The attachment's entry, if it has one. One that cannot be read says nothing.
 pub fn entry(attachment: &Attachment) -> Option<Entry> {
     let Attachment { network, container_id, interface } = attachment;
-    let text = fs::read(Path::new(FOLDER).join(format!("{network}-{container_id}-{interface}"))).ok()?;
-    parse(&serde_json::from_slice(&text).ok()?, interface)
+    match fs::read(Path::new(FOLDER).join(format!("{network}-{container_id}-{interface}"))) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(_) => Some(Entry::default()),
+        Ok(text) => {
+            let entry = serde_json::from_slice(&text).ok().and_then(|entry| parse(&entry, interface));
+            Some(entry.unwrap_or_default())
+        }
+    }
 }
 
 fn parse(entry: &Value, interface: &str) -> Option<Entry> {

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! host-local's records name no namespace, and it never learns that the node rebooted, so not all of them are alive. The
-//! runtime's cache of results knows the namespace of what is attached now: with an entry there, the namespace has to exist.
-//! Without one the record has to be of this boot, since a reboot ends every namespace.
+//! runtime's cache of results knows the namespace of what is attached now: with an entry there, the namespace has to exist;
+//! without one the attachment has ended, and its DEL came when host-local was not asked any more. If the runtime keeps no cache
+//! the record has to be of this boot, since a reboot ends every namespace.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -35,7 +36,7 @@ const LONGEST_RECORD: u64 = 4096;
 const OLD_INTERFACE: &str = "eth0";
 
 /// Clocks are set right soon after boot, which moves the start of this boot, seen from now. What is wrongly taken for
-/// alive is freed by the agent once it finds neither pod nor namespace; the other way round an address would be given twice.
+/// alive is held in vain until the next boot; the other way round an address would be given twice.
 const CLOCK_STEP: Duration = Duration::from_mins(1);
 
 /// All that is in use.
@@ -60,6 +61,11 @@ pub fn folder(ipam: &Map<String, Value>, network: &str) -> Result<PathBuf, Error
 
 /// Reads the folder; without one nothing is in use.
 pub fn read(folder: &Path, network: &str) -> Result<Reserved, Error> {
+    read_beside(folder, network, cache::is_kept())
+}
+
+/// `cached`: whether the runtime keeps a cache, so that what it does not list has ended.
+fn read_beside(folder: &Path, network: &str, cached: bool) -> Result<Reserved, Error> {
     let unreadable = |path: &Path, error: io::Error| {
         let message = format!("host-local's state of network {network:?} cannot be read: {}: {error}", path.display());
         let remedy = "no address is given before it is known which are in use; make it readable, or name another folder in ipam.dataDir";
@@ -83,10 +89,13 @@ pub fn read(folder: &Path, network: &str) -> Result<Reserved, Error> {
             }
             Err(error) => return Err(unreadable(&path, error)),
         };
-        reserved.add(&path, kind, &record, network, boot);
+        let now = Now { boot, cached };
+        reserved.add(&path, kind, &record, network, now);
     }
-    // Folders have no order; a stable one is easier to follow.
-    reserved.reservations.sort_by_key(|reservation| reservation.address.parse::<IpAddr>().ok());
+    // Folders have no order. What an attachment holds is told together.
+    reserved
+        .reservations
+        .sort_by_cached_key(|reservation| (reservation.attachment.clone(), reservation.address.parse::<IpAddr>().ok()));
     reserved.last.sort_by_key(|last| last.set);
     Ok(reserved)
 }
@@ -101,6 +110,15 @@ fn boot() -> io::Result<SystemTime> {
     let seconds = uptime.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok());
     let seconds: u64 = seconds.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, format!("it says {uptime:?}")))?;
     Ok(SystemTime::now().checked_sub(Duration::from_secs(seconds) + CLOCK_STEP).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// What a record is compared with.
+#[derive(Clone, Copy)]
+struct Now {
+    /// When this boot began, at the latest.
+    boot: SystemTime,
+    /// The runtime keeps a cache of results.
+    cached: bool,
 }
 
 /// What a file is, by its name.
@@ -148,7 +166,7 @@ impl Record {
 }
 
 impl Reserved {
-    fn add(&mut self, path: &Path, kind: Kind, record: &Record, network: &str, boot: SystemTime) {
+    fn add(&mut self, path: &Path, kind: Kind, record: &Record, network: &str, now: Now) {
         match kind {
             Kind::Last(set) => match record.text.trim().parse::<IpAddr>() {
                 Ok(address) => self.last.push(LastReserved { set, address: address.to_string() }),
@@ -160,7 +178,7 @@ impl Reserved {
                 };
                 let (container_id, interface) = (container_id.to_owned(), interface.to_owned());
                 let attachment = Attachment { network: network.to_owned(), container_id, interface };
-                match reservation(address, attachment, record, boot) {
+                match reservation(address, attachment, record, now) {
                     Ok(reservation) => self.reservations.push(reservation),
                     Err(why) => skip(path, &why),
                 }
@@ -170,16 +188,14 @@ impl Reserved {
 }
 
 /// The reservation, or why nobody can hold it.
-fn reservation(
-    address: IpAddr,
-    attachment: Attachment,
-    record: &Record,
-    boot: SystemTime,
-) -> Result<Reservation, String> {
-    let entry = cache::entry(&attachment).unwrap_or_default();
+fn reservation(address: IpAddr, attachment: Attachment, record: &Record, now: Now) -> Result<Reservation, String> {
+    let entry = match cache::entry(&attachment) {
+        None if now.cached => return Err("the runtime does not know of it any more".into()),
+        entry => entry.unwrap_or_default(),
+    };
     let netns = match &entry.netns {
         Some(path) => netns::if_there(path).ok_or_else(|| format!("its namespace {} is gone", path.display()))?,
-        None if record.is_of_this_boot(boot) => netns::unknown(),
+        None if record.is_of_this_boot(now.boot) => netns::unknown(),
         None => return Err("it was made before this boot, and no namespace outlives one".into()),
     };
     Ok(Reservation { address: address.to_string(), attachment, netns, pod: entry.pod })
@@ -215,7 +231,7 @@ mod tests {
 
         /// Address, container ID and interface of each reservation.
         fn reserved(&self) -> Vec<(String, String, String)> {
-            let reservations = read(&self.0, "net").unwrap().reservations;
+            let reservations = read_beside(&self.0, "net", false).unwrap().reservations;
             let row = |reservation: Reservation| {
                 let Attachment { container_id, interface, .. } = reservation.attachment;
                 (reservation.address, container_id, interface)
@@ -248,12 +264,14 @@ mod tests {
             .with("lock", "");
         fs::create_dir(folder.0.join("10.1.0.15")).unwrap();
         let expected = [
-            row("10.1.0.9", "c2", "net1"),
             row("10.1.0.10", "c1", "eth0"),
-            row("10.1.0.11", "old", "eth0"),
             row("fd00::5", "c1", "eth0"),
+            row("10.1.0.9", "c2", "net1"),
+            row("10.1.0.11", "old", "eth0"),
         ];
         assert_eq!(folder.reserved(), expected);
+        let cached = read_beside(&folder.0, "net", true).unwrap().reservations;
+        assert_eq!(cached, [], "the runtime would know of them if they lived");
     }
 
     #[test]

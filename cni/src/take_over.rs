@@ -23,14 +23,15 @@ fn split(network: &str, reserved: Reserved) -> Vec<TakeOver> {
     let line = || TakeOver { network: network.to_owned(), reservations: vec![], last: vec![], done: false };
     let Reserved { reservations, last } = reserved;
     let (mut lines, mut current, mut filled) = (Vec::new(), line(), 0);
-    for reservation in reservations {
-        let length = length(&reservation);
+    // What an attachment holds is told in one line: the agent takes one that it knows already for its own.
+    for held in reservations.chunk_by(|one, next| one.attachment == next.attachment) {
+        let length: usize = held.iter().map(length).sum();
         if filled + length > ROOM && filled > 0 {
             lines.push(std::mem::replace(&mut current, line()));
             filled = 0;
         }
         filled += length;
-        current.reservations.push(reservation);
+        current.reservations.extend_from_slice(held);
     }
     lines.push(TakeOver { last, done: true, ..current });
     lines
@@ -67,6 +68,20 @@ mod tests {
     fn nothing_is_one_line_that_says_so() {
         let expected = TakeOver { network: "net".into(), reservations: vec![], last: vec![], done: true };
         assert_eq!(split("net", Reserved::default()), [expected]);
+    }
+
+    #[test]
+    fn both_families_of_an_attachment_are_in_one_line() {
+        let Reserved { reservations, last } = reserved(300);
+        let v6 = |reservation: &Reservation| Reservation { address: "fd00::1".into(), ..reservation.clone() };
+        let reservations = reservations.iter().flat_map(|reservation| [reservation.clone(), v6(reservation)]).collect();
+        let lines = split("net", Reserved { reservations, last });
+        assert!(lines.len() > 2);
+        for line in lines.iter().filter(|line| !line.reservations.is_empty()) {
+            assert!(
+                line.reservations.chunks(2).all(|pair| pair.len() == 2 && pair[0].attachment == pair[1].attachment)
+            );
+        }
     }
 
     #[test]

@@ -47,9 +47,11 @@ fn one(finding: &Finding) -> String {
                 "{address} rests since {since}, and for {left} more nobody gets it unless nothing else is free\n  from         {from}\n"
             )
         }
-        Finding::Router { address, from } => format!("{address} is the gateway of its block\n  from         {from}\n"),
+        Finding::Router { address, from } => format!("{address} is a gateway\n  from         {from}\n"),
         Finding::Reserved { address, from } => {
-            format!("{address} is the first or last of its block: nobody gets it\n  from         {from}\n")
+            format!(
+                "{address} is kept back, as the first or last of its block, or outside of what a range gives: nobody gets it\n  from         {from}\n"
+            )
         }
         Finding::Free { address, from } => format!("{address} is free\n  from         {from}\n"),
         Finding::Closed { address, from } => {

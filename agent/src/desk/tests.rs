@@ -87,7 +87,7 @@ fn a_release_that_cannot_be_recorded_is_remembered_and_recorded_later() {
     desk.journal().limit().set(Refuses::Nothing);
     desk.handle(at(3), [Input::Pass]);
     assert_eq!(open_copy(folder.path(), at(3)).pools.held(), 0);
-    assert_eq!(ask(&mut desk, at(3), "a", add("a")), "10.0.2.2/30");
+    assert_eq!(ask(&mut desk, at(3), "a", add("a")), "10.0.2.1/30", "the ADD that failed cost nothing");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! ADD ─▶ of ── the watch has the Pod ─▶ what it asks for
 //!          ├── it does not yet       ─▶ one live look, LOOK at most
-//!          └── nothing heard so far  ─▶ nothing: pods start also without the API server
+//!          │      └── no answer in that time ─▶ code 11: the runtime tries again
+//!          └── nothing heard so far, or the API server is away ─▶ nothing: pods start also without it
 //! ```
 //! kubelet learns of a Pod by a watch like ours, some 100 ms before the runtime calls, so the live look is rare.
 
@@ -29,7 +30,7 @@ const AT_ONCE: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Annotations {
     pods: Pods,
-    questions: mpsc::UnboundedSender<Question>,
+    questions: mpsc::Sender<Question>,
 }
 
 /// A live look, and where its answer goes.
@@ -42,35 +43,34 @@ pub struct Question {
 impl Annotations {
     /// With the queue that [`answer`] is to serve.
     #[must_use]
-    pub fn new(pods: Pods) -> (Self, mpsc::UnboundedReceiver<Question>) {
-        let (questions, queue) = mpsc::unbounded_channel();
+    pub fn new(pods: Pods) -> (Self, mpsc::Receiver<Question>) {
+        let (questions, queue) = mpsc::channel(AT_ONCE);
         (Self { pods, questions }, queue)
     }
 
-    /// The addresses that this Pod's annotations ask for, as they are written.
-    pub async fn of(&self, pod: &PodName) -> Vec<String> {
+    /// The addresses that this Pod's annotations ask for, as they are written; `None` if the API server is too slow to say.
+    pub async fn of(&self, pod: &PodName) -> Option<Vec<String>> {
         match self.pods.look_up(pod) {
-            Known::Pod(asked) => asked,
-            Known::Nothing => Vec::new(),
+            Known::Pod(asked) => Some(asked),
+            Known::Nothing => Some(Vec::new()),
             Known::NotYet => {
                 let (answer, answered) = oneshot::channel();
-                let asked = self.questions.send(Question { pod: pod.clone(), answer });
-                let looked = asked.is_ok().then_some(timeout(LOOK, answered));
-                match looked {
-                    Some(looked) => looked.await.ok().and_then(Result::ok).unwrap_or_default(),
-                    None => Vec::new(),
-                }
+                self.questions.try_send(Question { pod: pod.clone(), answer }).ok()?;
+                timeout(LOOK, answered).await.ok()?.ok()
             }
         }
     }
 }
 
 /// Serves the live looks, for ever.
-pub async fn answer(client: Client, queue: mpsc::UnboundedReceiver<Question>) {
+pub async fn answer(client: Client, queue: mpsc::Receiver<Question>) {
     let questions = futures::stream::unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
     let look = |Question { pod, answer }: Question| {
         let pods = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
         async move {
+            if answer.is_closed() {
+                return; // It took too long, and nobody waits any more.
+            }
             let found = pods.get_metadata_opt(&pod.name).await;
             let asked = match found {
                 Ok(found) => found.map(|found| asked_by(&found, &pod)).unwrap_or_default(),

@@ -60,7 +60,7 @@ fn reporter(links: &Links) -> Reporter {
 }
 
 /// Runs for ever.
-pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mpsc::UnboundedReceiver<Question>) {
+pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mpsc::Receiver<Question>) {
     let client = connect(settings, &links).await;
     let (node_to, node) = watch::channel(None);
     let trouble = Arc::new(Notify::new());

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cadastre_core::Family;
+use cadastre_messages::asked::{self, ANNOTATIONS};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
@@ -16,9 +18,6 @@ use crate::record::PodName;
 
 /// kubelet names a static pod to the runtime by this, and not by the UID of its mirror in the API.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-
-/// By which a Pod asks for an address of a family.
-const ASKED: [&str; 2] = ["cadastre.io/ipv4", "cadastre.io/ipv6"];
 
 /// The Pods as the watch has them. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +47,13 @@ pub enum Known {
     Nothing,
 }
 
+/// As the plugin would pass it on. What is no address of the family is named when it is asked for.
+fn asked_in(pod: &PartialObjectMeta<Pod>, key: &str, family: Family) -> Option<String> {
+    let text = pod.annotations().get(key).filter(|text| !text.trim().is_empty())?;
+    let address = asked::address(text).filter(|address| Family::of(*address) == family);
+    Some(address.map_or_else(|| format!("{text} of {key}"), |address| address.to_string()))
+}
+
 /// What a Pod asks for, if it is the one that is meant.
 pub fn asked_by(found: &PartialObjectMeta<Pod>, named: &PodName) -> Vec<String> {
     let identity = Identity::of(found);
@@ -60,7 +66,11 @@ impl Identity {
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
             config_hash: pod.annotations().get(CONFIG_HASH).cloned(),
-            asked: ASKED.into_iter().filter_map(|key| pod.annotations().get(key).cloned()).collect(),
+            asked: ANNOTATIONS
+                .into_iter()
+                .zip(Family::ALL)
+                .filter_map(|(key, family)| asked_in(pod, key, family))
+                .collect(),
         }
     }
 

@@ -116,7 +116,7 @@ impl Reconciler {
         let addresses: Vec<String> = view.addresses().map(|address| address.to_string()).collect();
         let (addresses, netns) = (addresses.join(", "), view.netns().path.clone());
         tracing::warn!(owner, ?attachment, addresses, netns, "reclaimed: pod and namespace are gone, and no DEL came");
-        drop(self.links.owner.send(Message::Event(Input::Reclaim(view.holder.clone()))));
+        drop(self.links.owner.send(Message::Event(Input::Reclaim(view.holder.clone(), view.netns().clone()))));
         let note =
             format!("{addresses} of {owner} freed: pod and network namespace are gone, and the runtime never said DEL");
         self.say(note, view.pod()).await;

@@ -40,6 +40,11 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// What it holds.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.held.addresses.iter().map(|held| held.address).collect()
+    }
+
     /// What people call who holds it.
     pub fn owner(&self, attachment: &Attachment) -> String {
         self.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string)
@@ -114,8 +119,11 @@ impl Book {
 
     /// Undoes an allocation that nobody was told of.
     pub fn forget(&mut self, attachment: &Attachment, taken: &[Taken]) {
-        self.held.remove(attachment);
-        self.put_back(taken);
+        let Some(hold) = self.held.remove(attachment) else { return };
+        // Its blocks may have got other grants since.
+        let as_held = taken.iter().zip(&hold.held.addresses);
+        let taken = as_held.map(|(taken, held)| Taken { held: held.clone(), ..taken.clone() });
+        self.put_back(&taken.collect::<Vec<_>>());
     }
 
     /// What the interface plugin needs to know of what is held. `ranges` are those of the call, if it has any.
@@ -139,13 +147,21 @@ impl Book {
     /// Makes `blocks` what the node may allocate from. Returns what cannot be used, and why.
     pub fn set_blocks(&mut self, blocks: &Blocks) -> Vec<String> {
         let Blocks { assigned, blocks } = blocks;
+        let mut problems = Vec::new();
+        let fits = |block: &&BlockRecord| self.fits(block).map_err(|why| problems.push(why)).is_ok();
+        let blocks: Vec<BlockRecord> = blocks.iter().filter(fits).cloned().collect();
+        problems.extend(self.replay_blocks(&Blocks { assigned: assigned.clone(), blocks }));
+        problems
+    }
+
+    /// The same without a look at what they have in common with others.
+    pub fn replay_blocks(&mut self, blocks: &Blocks) -> Vec<String> {
+        let Blocks { assigned, blocks } = blocks;
         self.assigned.clone_from(assigned);
         self.follow_grants(blocks);
         self.follow_found(blocks);
         let mut problems = Vec::new();
-        let blocks: Vec<BlockRecord> =
-            blocks.iter().filter(|block| self.fits(block).map_err(|why| problems.push(why)).is_ok()).cloned().collect();
-        for block in &blocks {
+        for block in blocks {
             self.share_of(&block.pool, block.cidr.network());
         }
         let held = &self.held;
@@ -162,7 +178,11 @@ impl Book {
     }
 
     /// Addresses of one pool must not be given under the name of another while they are held.
-    fn fits(&self, new: &BlockRecord) -> Result<(), String> {
+    pub fn fits(&self, new: &BlockRecord) -> Result<(), String> {
+        let known = |share: &Share| share.pool == new.pool && share.blocks.iter().any(|block| block.cidr == new.cidr);
+        if self.shares.iter().any(known) {
+            return Ok(());
+        }
         if let Some((name, _)) = self.networks.iter().find(|(_, network)| network.uses(&new.cidr)) {
             let BlockRecord { pool, cidr, .. } = new;
             return Err(format!(

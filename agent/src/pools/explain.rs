@@ -8,6 +8,7 @@ use cadastre_messages::explain::{Finding, HeldFinding};
 
 use super::book::Hold;
 use super::found::STRAY_NETWORK;
+use super::local::Network;
 use super::share::{Block, Share};
 use super::{Live, Pools, local, refusal};
 use crate::boot_time::BootTime;
@@ -21,21 +22,18 @@ impl Pools<Live> {
     /// What an address is, in each pool and network that has it.
     #[must_use]
     pub fn explain_address(&self, address: IpAddr, now: BootTime, look: Look<'_>) -> Vec<Finding> {
-        let held = self.book.held.iter().flat_map(|(attachment, hold)| {
-            let of = hold.held.addresses.iter().filter(move |held| held.address == address);
-            of.map(move |held| self.held_finding(attachment, hold, held, now, look))
-        });
-        let held: Vec<Finding> = held.collect();
-        let networks = self.book.networks.values().filter_map(|network| {
-            let cooling = network.cooling().find(|cooling| cooling.address == address)?;
-            Some(self.cooling(address, network_name(&network.pool), cooling.since, now))
-        });
-        let networks: Vec<Finding> = networks.collect();
-        let of_blocks = held.iter().all(|finding| !is_of_block(finding));
-        let blocks =
-            self.book.shares.iter().filter(|_| of_blocks).filter_map(|share| self.of_share(share, address, now));
-        let blocks: Vec<Finding> = blocks.collect();
-        held.into_iter().chain(networks).chain(blocks).collect()
+        let holders = || {
+            let all = self.book.held.iter();
+            all.flat_map(|(attachment, hold)| hold.held.addresses.iter().map(move |held| (attachment, hold, held)))
+                .filter(|(_, _, held)| held.address == address)
+        };
+        let held = holders().map(|(attachment, hold, held)| self.held_finding(attachment, hold, held, now, look));
+        let is_held = |pool: &str| holders().any(|(_, _, held)| held.pool == pool);
+        let networks = self.book.networks.values().filter(|network| !is_held(&network.pool));
+        let networks = networks.filter_map(|network| self.of_network(network, address, now));
+        let shares = self.book.shares.iter().filter(|share| !is_held(&share.pool));
+        let shares = shares.filter_map(|share| self.of_share(share, address, now));
+        held.chain(networks).chain(shares).collect()
     }
 
     /// What the pod of that name has and waits for: `namespace/name`, or `name` in any namespace.
@@ -104,6 +102,20 @@ impl Pools<Live> {
         Finding::Cooling { address: address.to_string(), from, seconds: now.since(since).as_secs(), left }
     }
 
+    /// An address of a network that nobody holds, by the ranges of its last call.
+    fn of_network(&self, network: &Network, address: IpAddr, now: BootTime) -> Option<Finding> {
+        let (from, text) = (network_name(&network.pool), address.to_string());
+        if let Some(cooling) = network.cooling().find(|cooling| cooling.address == address) {
+            return Some(self.cooling(address, from, cooling.since, now));
+        }
+        let range = network.ranges.as_ref()?.of(address)?;
+        if range.gateway == Some(address) {
+            return Some(Finding::Router { address: text, from });
+        }
+        let free = range.contains(address);
+        Some(if free { Finding::Free { address: text, from } } else { Finding::Reserved { address: text, from } })
+    }
+
     /// An address of a block that nobody holds.
     fn of_share(&self, share: &Share, address: IpAddr, now: BootTime) -> Option<Finding> {
         if share.family != Family::of(address) {
@@ -121,10 +133,6 @@ impl Pools<Live> {
             BlockState::Retiring | BlockState::Promised | BlockState::Gone => Finding::Closed { address: text, from },
         })
     }
-}
-
-fn is_of_block(finding: &Finding) -> bool {
-    matches!(finding, Finding::Held(held) if !held.from.starts_with("network "))
 }
 
 fn is_meant(what: &str, pod: Option<&PodName>) -> bool {

@@ -5,8 +5,8 @@
 //! survey: attachments ─────┼─▶ Pools<Restoring> ─▶    cooling: what the journal had and whose namespace is gone
 //!         strays ──────────┘                          strays: held by their namespace, once a block contains them
 //! ```
-//! The survey has the last word: it looked at what lives. Addresses that no known block contains wait under no grant for the
-//! block that does.
+//! Blocks of a damaged journal are closed until the operator speaks: it may have taken them back in the part that is lost.
+//! Addresses that no block contains wait under no grant for the block that does.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::book::{Book, Hold};
 use super::input::Step;
 use super::{Live, Pools, Restoring, local};
 use crate::boot_time::BootTime;
-use crate::record::{BlockRecord, Gave, Held, HeldAddress, NetnsRecord, Record};
+use crate::record::{BlockRecord, BlockState, Blocks, Gave, Held, HeldAddress, NetnsRecord, Record};
 use crate::survey::{Attached, Stray, Survey};
 
 /// Network of the attachments that stand for addresses which no attachment explains. No configuration can be called so.
 pub const STRAY_NETWORK: &str = "(found)";
 
 impl Pools<Restoring> {
-    /// Whether the journal said nothing that it could not have said of an empty node.
+    /// Whether the journal said nothing that it could not have said of an empty node that no operator has spoken to.
     #[must_use]
     pub fn knows_nothing(&self) -> bool {
         self.book.held.is_empty() && self.book.assigned.is_none() && self.book.networks.is_empty()
@@ -43,10 +43,12 @@ impl Pools<Restoring> {
         for attachment in dead {
             self.book.release(&attachment, now);
         }
-        for found in attached {
-            self.book.hold_found(found, now);
-        }
         self.phase.strays = strays;
+        for found in attached {
+            let (_, others) = self.book.hold_found(found, now);
+            self.phase.strays.extend(others);
+        }
+        self.book.close_all();
     }
 }
 
@@ -65,43 +67,69 @@ impl Pools<Live> {
             let network = STRAY_NETWORK.to_owned();
             let attachment = Attachment { network, container_id: space, interface: address.to_string() };
             let found = Attached { attachment, netns, pod: None, addresses: vec![address], of_ranges: false };
-            step.records.extend(self.book.hold_found(found, now));
+            step.records.extend(self.book.hold_found(found, now).0);
         }
     }
 }
 
 impl Book {
-    fn is_held(&self, address: IpAddr) -> bool {
+    /// Whether an attachment holds it, networks with ranges of their own aside.
+    pub(super) fn is_held(&self, address: IpAddr) -> bool {
         let held = self.held.values().flat_map(|hold| &hold.held.addresses);
         held.filter(|held| local::network_of(&held.pool).is_none()).any(|held| held.address == address)
     }
 
-    /// An attachment that lives holds what it says it does, whoever else was said to.
-    fn hold_found(&mut self, found: Attached, now: BootTime) -> Option<Record> {
-        let Attached { attachment, netns, pod, mut addresses, of_ranges } = found;
-        addresses.sort_by_key(|address| (Family::of(*address), *address));
-        addresses.dedup();
-        if !of_ranges {
-            addresses.dedup_by_key(|address| Family::of(*address)); // Blocks give one of each family.
+    /// Nothing is given from any block, and those in which nothing is are forgotten.
+    fn close_all(&mut self) {
+        let Blocks { assigned: _, mut blocks } = self.blocks();
+        for block in &mut blocks {
+            block.state = BlockState::Gone;
         }
+        drop(self.replay_blocks(&Blocks { assigned: None, blocks })); // All of them were there.
+        self.settle();
+    }
+
+    /// An attachment that lives holds what it says it does, whoever else was said to. Returns the record of it, if it is
+    /// news, and addresses that it cannot hold here: a block gives one of each family.
+    fn hold_found(&mut self, found: Attached, now: BootTime) -> (Option<Record>, Vec<Stray>) {
+        let Attached { attachment, netns, pod, addresses, of_ranges } = found;
         let pool = if of_ranges { self.network(&attachment.network).pool.clone() } else { DEFAULT_POOL.to_owned() };
-        let known = self.held.get(&attachment);
-        if known.is_some_and(|hold| hold.held.addresses.iter().map(|held| held.address).eq(addresses.iter().copied())) {
-            return None;
+        let known: Vec<IpAddr> = self.held.get(&attachment).map(|hold| hold.addresses()).unwrap_or_default();
+        let (addresses, others) =
+            if of_ranges { (sorted(addresses), Vec::new()) } else { self.one_of_each_family(&known, addresses) };
+        let others = others.into_iter().map(|address| Stray { address, netns: netns.clone() }).collect();
+        if known == addresses {
+            return (None, others);
         }
         self.drop_holders(&attachment, &pool, &addresses, now);
         let held: Vec<HeldAddress> = addresses.iter().map(|address| self.place(&pool, *address)).collect();
-        for held in &held {
-            match self.network_of(&held.pool) {
-                Some(network) => network.restore(None, held.address),
-                None => self.share_of(&held.pool, held.address).restore(held, now, std::time::Duration::MAX),
-            }
+        for (place, held) in held.iter().enumerate() {
+            self.restore(place, held, now);
         }
         let id = self.next_id();
         // A DEL that waits for us came after whatever it was told.
         let held = Held { addresses: held, netns, pod, since: now, acked: BootTime::default() };
         self.held.insert(Arc::new(attachment.clone()), Arc::new(Hold { id, confirmed: true, held: held.clone() }));
-        Some(Record::Gave(Box::new(Gave { id, attachment, held })))
+        (Some(Record::Gave(Box::new(Gave { id, attachment, held }))), others)
+    }
+
+    /// Of each family the address that the journal had, else one that a block contains, else the first; and the rest, which
+    /// another plugin may have added, or taken from the result.
+    fn one_of_each_family(&self, known: &[IpAddr], found: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        let all = sorted([known.to_vec(), found].concat());
+        let of_block = |address: &&IpAddr| {
+            self.shares.iter().flat_map(|share| &share.blocks).any(|block| block.cidr.contains_addr(**address))
+        };
+        let chosen: Vec<IpAddr> = Family::ALL
+            .into_iter()
+            .filter_map(|family| {
+                let of_family = all.iter().filter(move |address| Family::of(**address) == family);
+                let journals = of_family.clone().find(|address| known.contains(address));
+                journals.or_else(|| of_family.clone().find(of_block)).or_else(|| of_family.clone().next()).copied()
+            })
+            .collect();
+        let others = all.into_iter().filter(|address| !chosen.contains(address)).collect();
+        (chosen, others)
     }
 
     /// Whoever was said to hold these addresses does not any more, nor does the attachment hold others.
@@ -123,12 +151,20 @@ impl Book {
     }
 
     /// The block that has the address, or none yet.
-    fn place(&self, pool: &str, address: IpAddr) -> HeldAddress {
+    pub(super) fn place(&self, pool: &str, address: IpAddr) -> HeldAddress {
         let blocks = self.shares.iter().flat_map(|share| share.blocks.iter().map(move |block| (share, block)));
-        let found =
-            blocks.filter(|_| local::network_of(pool).is_none()).find(|(_, block)| block.cidr.contains_addr(address));
+        let of_blocks = local::network_of(pool).is_none();
+        let found = blocks.filter(|_| of_blocks).find(|(_, block)| block.cidr.contains_addr(address));
         let (pool, grant) = found.map_or((pool, Uuid::nil()), |(share, block)| (share.pool.as_str(), block.grant));
         HeldAddress { pool: pool.to_owned(), address, grant }
+    }
+
+    /// An attachment holds this address, of its addresses the one at `place`.
+    pub(super) fn restore(&mut self, place: usize, held: &HeldAddress, now: BootTime) {
+        match self.network_of(&held.pool) {
+            Some(network) => network.restore(place, held.address),
+            None => self.share_of(&held.pool, held.address).restore(held, now, std::time::Duration::MAX),
+        }
     }
 
     /// Addresses that were found before their block was known belong to it now.
@@ -143,4 +179,10 @@ impl Book {
             }
         }
     }
+}
+
+fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_by_key(|address| (Family::of(*address), *address));
+    addresses.dedup();
+    addresses
 }

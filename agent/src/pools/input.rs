@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cadastre_messages::{Add, Attachment, Check, Failure, Given, Status, TakeOver};
 
 use super::share::Taken;
-use crate::record::{Assigned, BlockRecord, HoldId, PodName, Record};
+use crate::record::{Assigned, BlockRecord, HoldId, NetnsRecord, PodName, Record};
 
 /// Which caller a reply is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,8 +64,8 @@ pub enum Input {
     },
     /// Time has passed: what rests may have rested, and blocks that are wanted back may be empty.
     Pass,
-    /// Two proofs say that nobody uses what this holder has.
-    Reclaim(Holder),
+    /// Two proofs say that nobody uses what this holder has, as long as its namespace is this one.
+    Reclaim(Holder, NetnsRecord),
 }
 
 /// What this node may allocate from.
@@ -87,21 +87,15 @@ pub enum Answer {
         holder: Holder,
         new: bool,
     },
-    /// Done; these addresses were released by it.
-    Done {
-        released: Vec<IpAddr>,
+    Done,
+    /// A DEL is done; these addresses were released by it.
+    Released {
+        addresses: Vec<IpAddr>,
         pod: Option<PodName>,
     },
     /// What host-local reserved in this network has to be told first.
     TakeOver,
     Failed(Failure),
-}
-
-impl Answer {
-    #[must_use]
-    pub const fn done() -> Self {
-        Self::Done { released: Vec::new(), pod: None }
-    }
 }
 
 /// What came of a batch.
@@ -117,9 +111,9 @@ pub struct Step {
     pub by_tombstone: u64,
     pub by_proof: u64,
     pub undelivered: u64,
-    /// What `undo` takes back: allocations, and networks whose former reservations are known now.
+    /// What `undo` takes back: allocations, and for each line about former reservations the network that is known by it.
     pub(super) fresh: Vec<Fresh>,
-    pub(super) took_over: Vec<(Token, String)>,
+    pub(super) took_over: Vec<(Token, Option<String>)>,
 }
 
 /// An allocation of this batch.

@@ -24,6 +24,7 @@ use super::refusal;
 use super::{Live, Pools};
 use crate::boot_time::BootTime;
 use crate::record::{Gave, Held, HoldId, NetnsRecord, PodName, Record};
+use crate::survey::Stray;
 
 /// ADDs that may wait at once. Each holds a connection; with the calls that are served they stay below the 1024 files
 /// that a process may have open by default.
@@ -65,7 +66,7 @@ impl Pools<Live> {
                 for holder in gone {
                     self.release_holder(now, &holder, step);
                 }
-                step.replies.push((token, Answer::done()));
+                step.replies.push((token, Answer::Done));
             }
             Input::Status { token, status } => step.replies.push((token, self.status(&status))),
             Input::TakeOver { token, take_over, seen } => self.take_over(now, token, *take_over, &seen, step),
@@ -82,9 +83,13 @@ impl Pools<Live> {
             }
             Input::Pass => {
                 self.book.end_cooling(now, self.rules.address_cooling);
+                self.try_again(now, step);
                 self.settle(step);
             }
-            Input::Reclaim(holder) => step.by_proof += u64::from(self.release_holder(now, &holder, step)),
+            Input::Reclaim(holder, netns) => {
+                let same = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.held.netns == netns);
+                step.by_proof += u64::from(same && self.release_holder(now, &holder, step));
+            }
         }
     }
 
@@ -148,10 +153,10 @@ impl Pools<Live> {
     fn del(&mut self, now: BootTime, token: Token, attachment: &Attachment, step: &mut Step) {
         self.cancel_parked(attachment, step);
         let hold = self.release(now, attachment, step);
-        let (released, pod) = hold.map_or_else(Default::default, |hold| {
+        let (addresses, pod) = hold.map_or_else(Default::default, |hold| {
             (hold.held.addresses.iter().map(|held| held.address).collect(), hold.held.pod.clone())
         });
-        step.replies.push((token, Answer::Done { released, pod }));
+        step.replies.push((token, Answer::Released { addresses, pod }));
     }
 
     fn cancel_parked(&mut self, attachment: &Attachment, step: &mut Step) {
@@ -192,7 +197,7 @@ impl Pools<Live> {
         };
         let foreign = listed.iter().filter(in_blocks).find(|address| ours().all(|held| held != **address));
         match (missing, foreign) {
-            (None, None) => Answer::done(),
+            (None, None) => Answer::Done,
             _ => Answer::Failed(refusal::differs(attachment, ours(), addresses)),
         }
     }
@@ -200,7 +205,7 @@ impl Pools<Live> {
     fn status(&self, status: &Status) -> Answer {
         if let Status { network: Some(network), local: Some(local) } = status {
             let failed = self.book.status_of_ranges(network, local).err();
-            return failed.map_or(Answer::done(), |failure| Answer::Failed(refusal::unavailable(failure)));
+            return failed.map_or(Answer::Done, |failure| Answer::Failed(refusal::unavailable(failure)));
         }
         let mut places = self.book.assigned_shares(DEFAULT_POOL).peekable();
         if places.peek().is_none() {
@@ -211,12 +216,12 @@ impl Pools<Live> {
             Some(share) if !self.book.can_grow() => {
                 Answer::Failed(refusal::unavailable(refusal::exhausted(&self.rules.node, share)))
             }
-            _ => Answer::done(),
+            _ => Answer::Done,
         }
     }
 
     fn assign(&mut self, now: BootTime, assignment: Assignment, step: &mut Step) {
-        let Assignment { assigned, absence, blocks } = assignment;
+        let Assignment { assigned, absence, blocks } = assignment.clone();
         self.hold_strays(&blocks, now, step);
         self.book.absence = absence;
         let mut before = self.book.blocks();
@@ -226,10 +231,21 @@ impl Pools<Live> {
         if before == wanted {
             return;
         }
+        self.phase.refused = wanted.blocks.iter().filter(|block| self.book.fits(block).is_err()).cloned().collect();
+        self.phase.assignment = Some(assignment);
         step.problems = Some(self.book.set_blocks(&wanted));
         self.book.settle();
         step.records.push(Record::Blocks(self.book.blocks()));
         self.phase.stirred = true;
+    }
+
+    /// A block that could not be used may fit now that others gave something up.
+    fn try_again(&mut self, now: BootTime, step: &mut Step) {
+        if self.phase.refused.iter().any(|block| self.book.fits(block).is_ok())
+            && let Some(assignment) = self.phase.assignment.take()
+        {
+            self.assign(now, assignment, step);
+        }
     }
 
     /// Blocks that are wanted back or were forgotten by the operator may be empty now.
@@ -263,12 +279,13 @@ impl Pools<Live> {
         }
         let undone = |id: HoldId| fresh.iter().any(|fresh| fresh.holder.id == id);
         let took_over = std::mem::take(&mut step.took_over);
-        for (_, network) in &took_over {
+        for network in took_over.iter().filter_map(|(_, network)| network.as_ref()) {
             self.book.network(network).taken_over = false;
         }
         for (to, answer) in &mut step.replies {
-            if matches!(answer, Answer::Done { released, .. } if !released.is_empty()) {
-                // The plugin leaves a tombstone then, and that outlives us.
+            if let Answer::Released { .. } = answer {
+                // The plugin leaves a tombstone then, and that outlives us. Also of one that released nothing: an earlier one
+                // may have, and is not recorded either.
                 *answer = Answer::Failed(refusal::not_recorded(error));
             }
             let given = matches!(answer, Answer::Given { holder, .. } if undone(holder.id));
@@ -278,17 +295,19 @@ impl Pools<Live> {
         }
         let records = std::mem::take(&mut step.records).into_iter();
         let keep = |record: &Record| match record {
-            Record::TookOver { .. } => false,
+            // Told again with the next try.
+            Record::TookOver { .. } | Record::LastOfSet { .. } => false,
             Record::Gave(gave) => !undone(gave.id),
             Record::Released { id, .. } | Record::Acked { id, .. } => !undone(*id),
-            Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } | Record::LastOfSet { .. } => true,
+            Record::Blocks(_) | Record::Cooling { .. } | Record::Cursor { .. } | Record::Stray { .. } => true,
         };
         records.filter(keep).collect()
     }
 
     /// All of it as records, for a journal to begin with.
     pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
-        self.book.snapshot()
+        let stray = |stray: &Stray| Record::Stray { address: stray.address, netns: stray.netns.clone() };
+        self.book.snapshot().chain(self.phase.strays.iter().map(stray))
     }
 
     /// Attachments that hold something.

@@ -88,8 +88,9 @@ impl Network {
         let family = self.of(address);
         family.taken.insert(bits, bits);
         family.held += 1;
-        self.last.insert(place, address);
-        Taken { held: HeldAddress { pool: self.pool.clone(), address, grant: Uuid::nil() }, cooled_since }
+        let before = self.last.insert(place, address);
+        let held = HeldAddress { pool: self.pool.clone(), address, grant: Uuid::nil() };
+        Taken { held, cooled_since, before }
     }
 
     /// Takes an address of a set: the next that is free and has rested, else the one that has rested longest.
@@ -111,18 +112,13 @@ impl Network {
         if range.is_gateway(addr_to_bits(address)) {
             return Err(NotThis::Reserved);
         }
-        let before = self.last.get(&place).copied();
         let cooling = self.cooling.iter().position(|cooling| cooling.address == address);
         if cooling.is_none() && self.taken(range.family()).contains(addr_to_bits(address)) {
             return Err(NotThis::Taken);
         }
         let since = cooling.and_then(|at| self.cooling.remove(at)).map(|cooling| cooling.since);
-        let taken = self.occupy(place, address, since);
-        match before {
-            Some(before) => self.last.insert(place, before),
-            None => self.last.remove(&place),
-        };
-        Ok(taken)
+        self.of(address).yielded += u64::from(since.is_some());
+        Ok(self.occupy(place, address, since))
     }
 
     /// Whether `take` would find one.
@@ -151,8 +147,17 @@ impl Network {
         let address = taken.held.address;
         self.vacate(address);
         match taken.cooled_since {
-            Some(since) => self.rest(address, since),
+            Some(since) => {
+                self.rest(address, since);
+                self.of(address).yielded -= 1;
+            }
             None => self.free(address),
+        }
+        let place = self.last.iter().find(|(_, last)| **last == address).map(|(place, _)| *place);
+        match (place, taken.before) {
+            (Some(place), Some(before)) => drop(self.last.insert(place, before)),
+            (Some(place), None) => drop(self.last.remove(&place)),
+            (None, _) => {}
         }
     }
 
@@ -188,14 +193,10 @@ impl Network {
         self.of(address).taken.remove(bits, bits);
     }
 
-    /// Replay, and what was reserved before: an attachment holds this address, the one of set `place` if it is told.
-    pub fn restore(&mut self, place: Option<usize>, address: IpAddr) {
+    /// Replay, and what was reserved before: an attachment holds this address, of its addresses the one at `place`.
+    pub fn restore(&mut self, place: usize, address: IpAddr) {
         self.cooling.retain(|cooling| cooling.address != address); // It was given before it had rested.
-        let before = self.last.clone();
-        drop(self.occupy(place.unwrap_or_default(), address, None));
-        if place.is_none() {
-            self.last = before;
-        }
+        drop(self.occupy(place, address, None));
     }
 
     /// The address is used, though it was said to rest.

@@ -40,7 +40,7 @@ pub use share::ShareCounts;
 pub use view::{BlockView, HolderView, NetworkView, ShareView, View};
 
 use crate::boot_time::BootTime;
-use crate::record::{Gave, HoldId, Record};
+use crate::record::{BlockRecord, Gave, HoldId, Record};
 use crate::survey::Stray;
 use book::{Book, Hold};
 use live::Parked;
@@ -79,6 +79,9 @@ pub struct Live {
     stirred: bool,
     /// Addresses that a survey found in namespaces, and that no block contained so far.
     strays: Vec<Stray>,
+    /// Blocks of the last assignment that could not be used, and that assignment.
+    refused: Vec<BlockRecord>,
+    assignment: Option<Assignment>,
 }
 
 impl Pools<Restoring> {
@@ -90,7 +93,8 @@ impl Pools<Restoring> {
     /// Takes in one record of the journal. What no record explains is caught by the check of `live`.
     pub fn restore(&mut self, record: Record) {
         match record {
-            Record::Blocks(blocks) => drop(self.book.set_blocks(&blocks)), // Its problems were told when it was new.
+            // What was recorded fitted when it was new.
+            Record::Blocks(blocks) => drop(self.book.replay_blocks(&blocks)),
             Record::Gave(gave) => self.restore_gave(*gave),
             Record::Acked { id, at, netns } => {
                 let attachment = self.phase.by_id.get(&id);
@@ -113,6 +117,7 @@ impl Pools<Restoring> {
             Record::LastOfSet { network, set, address } => {
                 self.book.network(&network).set_last(usize::try_from(set).unwrap_or_default(), address);
             }
+            Record::Stray { address, netns } => self.phase.strays.push(Stray { address, netns }),
             Record::TookOver { network } => self.book.network(&network).taken_over = true,
         }
     }
@@ -123,7 +128,7 @@ impl Pools<Restoring> {
         for (place, address) in held.addresses.iter().enumerate() {
             if let Some(network) = self.book.network_of(&address.pool) {
                 network.end_cooling(held.since, self.rules.address_cooling);
-                network.restore(Some(place), address.address);
+                network.restore(place, address.address);
                 continue;
             }
             let share = self.book.share_of(&address.pool, address.address);

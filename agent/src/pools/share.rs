@@ -54,11 +54,13 @@ pub(super) struct Cooling {
 }
 
 /// An address on its way to an attachment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub held: HeldAddress,
     /// Set if it should still have rested.
     pub cooled_since: Option<BootTime>,
+    /// Where the search would have gone on without it.
+    pub before: Option<IpAddr>,
 }
 
 /// How full a share is. Counts are addresses.
@@ -98,13 +100,14 @@ impl Share {
     /// Takes an address: the next that is free and has rested, else the one that has rested longest.
     pub(super) fn take(&mut self, now: BootTime, rest: Duration) -> Option<Taken> {
         self.end_cooling(now, rest);
+        let before = self.cursor().map(|cursor| cursor.network());
         let (address, cooled_since) = match self.space.take_next() {
             Some(unit) => (unit.network(), None),
             None => self.longest_rested().map(|cooling| (cooling.address, Some(cooling.since)))?,
         };
         self.set_cursor(Cidr::host(address));
         let held = self.occupy(address)?;
-        Some(Taken { held, cooled_since })
+        Some(Taken { held, cooled_since, before })
     }
 
     /// Takes exactly this address, which may be cooling: whoever asks for it by name is to have it.
@@ -124,8 +127,12 @@ impl Share {
                 }
             })?;
         }
+        // As after `take`, and as a replay of the record leaves it.
+        let before = self.cursor().map(|cursor| cursor.network());
+        self.set_cursor(Cidr::host(address));
+        self.yielded += u64::from(cooled_since.is_some());
         let held = self.occupy(address).ok_or(NotThis::Outside)?;
-        Ok(Taken { held, cooled_since })
+        Ok(Taken { held, cooled_since, before })
     }
 
     /// Counts the address as held in its block. The space has it as taken already.
@@ -148,8 +155,14 @@ impl Share {
         let address = taken.held.address;
         self.vacate(&taken.held);
         match taken.cooled_since {
-            Some(since) => self.rest(address, since),
+            Some(since) => {
+                self.rest(address, since);
+                self.yielded -= 1;
+            }
             None => self.free(address),
+        }
+        if self.cursor() == Some(Cidr::host(address)) {
+            self.space.set_cursor(taken.before.map(Cidr::host));
         }
     }
 
@@ -193,7 +206,9 @@ impl Share {
         let unit = Cidr::host(held.address);
         if let Some(block) = self.block_of_mut(held) {
             block.used += 1;
-            if block.state == BlockState::Active && self.space.claim(&unit).is_err() {
+            if block.router == Some(held.address) {
+                block.router = None; // Somebody had it before the block was cut; the space has it as taken already.
+            } else if block.state == BlockState::Active && self.space.claim(&unit).is_err() {
                 self.cooling.retain(|cooling| cooling.address != held.address); // It was given before it had rested.
             }
         } else {
@@ -290,7 +305,14 @@ impl Share {
             }
         }
         let mut problems = Vec::new();
-        for record in wanted {
+        // What an address was held in while its block was not known is a part of the block now.
+        let part = |record: &BlockRecord| {
+            record.state == BlockState::Gone
+                && wanted.iter().any(|other| {
+                    other.grant == record.grant && other.cidr != record.cidr && other.cidr.contains(&record.cidr)
+                })
+        };
+        for record in wanted.iter().filter(|record| !part(record)) {
             if self.blocks.iter().any(|block| block.cidr == record.cidr) {
                 problems.push(format!(
                     "block {} of pool {} is assigned twice; the second is not used",

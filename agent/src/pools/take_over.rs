@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cadastre_api::DEFAULT_POOL;
 use cadastre_core::Family;
 use cadastre_messages::{Attachment, Failure, LastReserved, Local, Reservation, TakeOver};
 
@@ -32,7 +33,7 @@ impl Pools<Live> {
         step: &mut Step,
     ) {
         let TakeOver { network: name, reservations, last, done } = take_over;
-        step.replies.push((token, Answer::done()));
+        step.replies.push((token, Answer::Done));
         if self.book.network(&name).taken_over {
             return; // Another caller was faster; since then addresses may have been released.
         }
@@ -40,7 +41,7 @@ impl Pools<Live> {
         for (reservation, seen) in reservations.into_iter().zip(seen) {
             let known = self.book.held.contains_key(&reservation.attachment) || reservation.attachment.network != name;
             let Ok(address) = reservation.address.parse() else { continue };
-            if !known && !self.book.network(&name).holds(address) {
+            if !known && !self.book.network(&name).holds(address) && !self.book.is_held(address) {
                 by_attachment.entry(reservation.attachment.clone()).or_default().push((address, reservation, *seen));
             }
         }
@@ -52,9 +53,9 @@ impl Pools<Live> {
             self.book.network(&name).set_last(set, address);
             step.records.push(Record::LastOfSet { network: name.clone(), set: set as u64, address });
         }
+        step.took_over.push((token, done.then(|| name.clone())));
         if done {
             self.book.network(&name).taken_over = true;
-            step.took_over.push((token, name.clone()));
             step.records.push(Record::TookOver { network: name });
         }
     }
@@ -70,19 +71,24 @@ impl Pools<Live> {
         reserved.sort_by_key(|(address, ..)| (Family::of(*address), *address));
         reserved.dedup_by_key(|(address, ..)| *address);
         let id = self.book.next_id();
-        let network = self.book.network(name);
-        let pool = network.pool.clone();
-        let held = |address: IpAddr| HeldAddress { pool: pool.clone(), address, grant: uuid::Uuid::nil() };
-        let addresses: Vec<HeldAddress> = reserved.iter().map(|(address, ..)| held(*address)).collect();
-        for held in &addresses {
-            network.restore(None, held.address);
+        let pool = self.book.network(name).pool.clone();
+        // What lies in a block of this node is kept from the block's pods, whatever the ranges are.
+        let place = |book: &Book, address: IpAddr| {
+            let of_block = book.place(DEFAULT_POOL, address);
+            let of_network = HeldAddress { pool: pool.clone(), address, grant: uuid::Uuid::nil() };
+            if of_block.grant.is_nil() { of_network } else { of_block }
+        };
+        let addresses: Vec<HeldAddress> = reserved.iter().map(|(address, ..)| place(&self.book, *address)).collect();
+        for (place, held) in addresses.iter().enumerate() {
+            self.book.restore(place, held, now);
         }
         let Some((_, Reservation { netns, pod, .. }, seen)) = reserved.pop() else { return };
         let cadastre_messages::Netns { path, device, inode } = netns;
         let netns = NetnsRecord { path, device, inode, seen };
         let held = Held { addresses, netns, pod: pod.map(PodName::from), since: now, acked: now };
         let holder = Holder { attachment: Arc::new(attachment.clone()), id };
-        let taken = held.addresses.iter().map(|held| Taken { held: held.clone(), cooled_since: None }).collect();
+        let taken =
+            held.addresses.iter().map(|held| Taken { held: held.clone(), cooled_since: None, before: None }).collect();
         step.fresh.push(Fresh { holder: holder.clone(), taken });
         self.book.held.insert(holder.attachment, Arc::new(Hold { id, confirmed: true, held: held.clone() }));
         step.records.push(Record::Gave(Box::new(Gave { id, attachment, held })));

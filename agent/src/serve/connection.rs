@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cadastre_messages::asked::ANNOTATED_INTERFACE;
 use cadastre_messages::{Add, Attachment, Call, Failure, MAX_LINE, PROTOCOL, Pod, Reply, Request, code};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a caller that closed only its sending side is looked at while its ADD waits.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What runtimes call the interface of a Pod's own network. The same annotation cannot be meant for its other networks.
-const POD_INTERFACE: &str = "eth0";
 
 /// Longest name of a network, container, interface, namespace or pod. Kubernetes' longest is 253.
 const MAX_NAME: usize = 256;
@@ -64,6 +62,8 @@ enum Refused {
     Stranger(u32),
     #[error("{what} is empty, too long, or has control characters")]
     Name { what: &'static str },
+    #[error("the API server is too slow to say whether Pod {pod} asks for an address: the ADD may be repeated")]
+    Unread { pod: PodName },
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -73,7 +73,7 @@ impl Refused {
         match self {
             Self::TooLong | Self::Garbled(_) | Self::Protocol(_) => code::DECODE,
             Self::Stranger(_) | Self::Name { .. } => code::BAD_ENVIRONMENT,
-            Self::Gone | Self::Slow | Self::Crowded | Self::Stopping => code::TRY_AGAIN,
+            Self::Gone | Self::Slow | Self::Crowded | Self::Unread { .. } | Self::Stopping => code::TRY_AGAIN,
         }
     }
 }
@@ -98,7 +98,6 @@ impl Connection {
             line = timeout(PATIENCE, self.read_line()) => line.map_err(|_| Refused::Slow)??,
             () = reading.ended() => return Err(Refused::Crowded),
         };
-        let permit = served.acquire_owned().await.map_err(|_| Refused::Stopping)?;
         let start = Instant::now();
         let Request { protocol, mut call } = serde_json::from_slice(&line)?;
         if protocol != PROTOCOL {
@@ -106,8 +105,9 @@ impl Connection {
         }
         tidy(&mut call)?;
         if let Call::Add(add) = &mut call {
-            self.look_up(add).await;
+            self.look_up(add).await?;
         }
+        let permit = served.acquire_owned().await.map_err(|_| Refused::Stopping)?;
         let about = About::of(&call);
         let question = match &call {
             Call::Explain(explain) => Some(explain.what.clone()),
@@ -145,11 +145,12 @@ impl Connection {
     }
 
     /// What the Pod's annotations ask for, unless the runtime passed them on.
-    async fn look_up(&self, add: &mut Add) {
-        if let (Some(pod), false, true) = (&add.pod, add.annotated, add.attachment.interface == POD_INTERFACE) {
+    async fn look_up(&self, add: &mut Add) -> Result<(), Refused> {
+        if let (Some(pod), false, true) = (&add.pod, add.annotated, add.attachment.interface == ANNOTATED_INTERFACE) {
             let pod = PodName::from(pod.clone());
-            add.asked.extend(self.front.annotations.of(&pod).await);
+            add.asked.extend(self.front.annotations.of(&pod).await.ok_or(Refused::Unread { pod })?);
         }
+        Ok(())
     }
 
     /// The answer of the pools, however long it takes, as long as somebody waits for it.
@@ -194,7 +195,7 @@ impl Connection {
     async fn conclude(&mut self, about: &About, answer: Answer, start: Instant) {
         let code = match &answer {
             Answer::Failed(failure) => Some(failure.code),
-            Answer::Given { .. } | Answer::Done { .. } | Answer::TakeOver => None,
+            Answer::Given { .. } | Answer::Done | Answer::Released { .. } | Answer::TakeOver => None,
         };
         let (new, reply) = split(&answer);
         let written = self.write(&reply).await;
@@ -259,7 +260,7 @@ impl Connection {
 fn split(answer: &Answer) -> (Option<Holder>, Reply) {
     match answer {
         Answer::Given { given, holder, new } => (new.then(|| holder.clone()), Reply::Given(given.clone())),
-        Answer::Done { .. } => (None, Reply::Ok),
+        Answer::Done | Answer::Released { .. } => (None, Reply::Ok),
         Answer::TakeOver => (None, Reply::TakeOver),
         Answer::Failed(failure) => (None, Reply::Error(failure.clone())),
     }
@@ -298,7 +299,7 @@ impl About {
                 let addresses = addresses.join(", ");
                 tracing::info!(pod = of_plugin, addresses, attachment, ?took, again = !new, "ADD");
             }
-            Answer::Done { released, pod } if *verb == "del" => {
+            Answer::Released { addresses: released, pod } => {
                 let released = released.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let pod = pod.as_ref().map(ToString::to_string);
                 tracing::info!(pod, addresses = released, attachment, ?took, "DEL");
@@ -309,7 +310,7 @@ impl About {
                     "a network with ranges is new here: what host-local reserved in it is taken over first"
                 );
             }
-            Answer::Done { .. } => tracing::debug!(verb, attachment, ?took, "done"),
+            Answer::Done => tracing::debug!(verb, attachment, ?took, "done"),
             Answer::Failed(Failure { code, msg, details }) => {
                 tracing::warn!(verb, pod = of_plugin, attachment, code, msg, details, ?took, "a call failed");
             }

@@ -48,8 +48,9 @@ impl Readers {
                 Ok(room) => break room.ok(), // It is never closed.
                 Err(_) => {
                     if let Some((_, reader)) = self.oldest.pop_front() {
-                        // One that finished meanwhile has made room by itself.
+                        // One that finished meanwhile has made room by itself. Whoever is told makes it at once.
                         let _ = reader.send(());
+                        tokio::task::yield_now().await;
                     }
                 }
             }

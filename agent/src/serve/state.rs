@@ -1,7 +1,7 @@
 //! Serving; or not knowing who holds what, and what is kept until that is known.
 //!
 //! ```text
-//! open ── fails ──▶ Broken: STATUS 50, all else 11, DEL remembered ── opened at a later pass ──▶ Serving
+//! open ── fails ──▶ Broken: STATUS 50, GC done, all else 11, DEL remembered ── opened at a later pass ──▶ Serving
 //! ```
 
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ impl Broken {
             Input::Status { token, .. } => {
                 Some((token, Answer::Failed(Failure { code: code::NOT_AVAILABLE, ..failure })))
             }
-            Input::Gc { token, .. } => Some((token, Answer::done())),
+            Input::Gc { token, .. } => Some((token, Answer::Done)),
             Input::Del { token, attachment } => {
                 let at = BootTime::now().hundredths();
                 self.deleted.push(Tombstone { path: PathBuf::new(), attachment, at });
@@ -106,7 +106,7 @@ impl Broken {
                 None
             }
             // Tombstones stay where they are; the others are about what is not known.
-            Input::Tombstone { .. } | Input::PeerGone(_) | Input::Undelivered(_) | Input::Reclaim(_) | Input::Pass => {
+            Input::Tombstone { .. } | Input::PeerGone(_) | Input::Undelivered(_) | Input::Reclaim(..) | Input::Pass => {
                 None
             }
         }

@@ -365,24 +365,6 @@ fn callers_that_die_at_once_leave_nothing_behind() {
 }
 
 #[test]
-fn more_than_256_half_calls_only_delay_the_others() {
-    let folder = TempDir::new().unwrap();
-    let agent = Agent::start(folder.path());
-    agent.assign(&["10.0.2.0/24"]);
-    let half: Vec<UnixStream> = (0..AT_ONCE)
-        .map(|_| {
-            let mut stream = agent.connect();
-            stream.write_all(b"{").unwrap();
-            stream
-        })
-        .collect();
-    let mut one_more = agent.connect();
-    send(&mut one_more, &add("a"));
-    drop(half);
-    assert_eq!(said(&receive(one_more)), "10.0.2.2/24");
-}
-
-#[test]
 fn tombstones_are_replayed_before_the_first_add_and_whenever_they_come() {
     let folder = TempDir::new().unwrap();
     let leave = |name: &str, at: u64| {

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use cadastre_messages::Attachment;
 
@@ -80,20 +81,25 @@ pub fn survey(places: &Places) -> Result<Survey, SurveyError> {
         }
         spaces => spaces?,
     };
-    let attached: Vec<Attached> = entries
+    let mut living: Vec<(SystemTime, Attached)> = entries
         .into_iter()
         .filter_map(|entry| {
             let netns = entry.netns(&spaces)?;
-            let cache::Entry { attachment, pod, addresses, of_ranges, path: _ } = entry;
-            Some(Attached { attachment, netns, pod, addresses, of_ranges })
+            let cache::Entry { attachment, pod, addresses, of_ranges, path: _, written } = entry;
+            Some((written, Attached { attachment, netns, pod, addresses, of_ranges }))
         })
         .collect();
-    let explained: HashSet<(IpAddr, &str)> = attached
+    // The last one is believed: of two that have one address, the one whose namespace was seen, then the newer one.
+    living.sort_by_key(|(written, attached)| (attached.netns.seen, *written));
+    let attached: Vec<Attached> = living.into_iter().map(|(_, attached)| attached).collect();
+    // By what they are, as one namespace has several paths.
+    let key = |netns: &NetnsRecord| (netns.device, netns.inode);
+    let explained: HashSet<(IpAddr, (u64, u64))> = attached
         .iter()
-        .flat_map(|attached| attached.addresses.iter().map(|address| (*address, attached.netns.path.as_str())))
+        .flat_map(|attached| attached.addresses.iter().map(move |address| (*address, key(&attached.netns))))
         .collect();
     let in_spaces = spaces.iter().flat_map(|space| space.addresses.iter().map(move |address| (*address, space)));
-    let strays = in_spaces.filter(|(address, space)| !explained.contains(&(*address, space.netns.path.as_str())));
+    let strays = in_spaces.filter(|(address, space)| !explained.contains(&(*address, key(&space.netns))));
     let strays = strays.map(|(address, space)| Stray { address, netns: space.netns.clone() }).collect();
     Ok(Survey { attached, strays })
 }

@@ -5,16 +5,17 @@
 //! ```
 //! A thread of its own, because a namespace belongs to a thread, and the others must stay where they are.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -65,7 +66,9 @@ fn look_into(paths: Vec<PathBuf>) -> Result<Vec<Space>, SurveyError> {
 
 /// `None` for what is no namespace, or is gone by now.
 fn enter(path: &Path) -> io::Result<Option<NetnsRecord>> {
-    let file = match File::open(path) {
+    // Nor may a pipe that somebody put there stop us.
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -94,13 +97,21 @@ fn addresses() -> io::Result<Vec<IpAddr>> {
             .await
             .map_err(|error| io::Error::other(error.to_string()))?;
         connection.abort();
-        let addresses =
-            messages.into_iter().flat_map(|message| message.attributes).filter_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(address),
-                _ => None,
-            });
-        Ok(addresses.filter(is_a_pods).collect())
+        Ok(messages.into_iter().filter_map(|message| own(&message.attributes)).filter(is_a_pods).collect())
     })
+}
+
+/// Of an interface to one peer `Address` is the peer's, and `Local` the interface's own.
+fn own(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    local.or(address)
 }
 
 /// Neither loopback nor link-local.

@@ -79,13 +79,19 @@ fn attachments_of_ours_that_live_are_found() {
     cached(cache, "ranges", Some(&here), &json!({"type": "cadastre", "subnet": "10.9.0.0/24"}), &["10.9.0.9/24"]);
     cached(cache, "other", Some(&here), &json!({"type": "host-local"}), &["10.9.0.10/24"]);
     cached(cache, "others", Some(&here), &json!({"type": "cadastre", "socket": "/run/other.sock"}), &["10.9.0.11/24"]);
+    cached(cache, "unmounted", Some(Path::new("/nowhere/netns/x")), &ours, &["10.0.2.13/24"]);
+    cached(cache, "blank", Some(&gone), &json!({"type": "cadastre", "Ranges": [], "subnet": ""}), &["10.9.0.12/24"]);
     fs::write(cache.join("results/garbage"), "{").unwrap();
+    fs::create_dir(cache.join("results/folder")).unwrap();
+    std::os::unix::fs::symlink("garbage", cache.join("results/link")).unwrap();
     assert_eq!(
         node.found(),
         [
             "lives default/lives 10.0.2.9 fd00::9 seen=true ranges=false",
             "process default/process 10.0.2.12 seen=false ranges=false",
             "ranges default/ranges 10.9.0.9 seen=true ranges=true",
+            "unknown default/unknown 10.0.2.11 seen=false ranges=false",
+            "unmounted default/unmounted 10.0.2.13 seen=false ranges=false",
         ]
     );
 }

@@ -9,6 +9,7 @@
 //! Serde and nothing else: the plugin links this crate, and everything it links delays every pod. Addresses are
 //! strings here, because the plugin only passes them on; the agent parses what it reads.
 
+pub mod asked;
 pub mod explain;
 mod local;
 pub mod report;

@@ -6,7 +6,7 @@ use cadastre_messages::Failure;
 use cadastre_messages::explain::Finding;
 
 use super::fixtures::*;
-use crate::pools::{Answer, Holder, Input, Live, Pools, Restoring, Token};
+use crate::pools::{Answer, Assignment, Holder, Input, Live, Pools, Restoring, Token};
 use crate::record::{BlockState, NetnsRecord, Record};
 use crate::survey::{Attached, Stray, Survey};
 
@@ -190,7 +190,7 @@ fn a_lost_reply_undoes_a_new_allocation_and_never_a_repeated_one() {
     step(&mut pools, at(1), [add("a")]);
     assert_eq!(step(&mut pools, at(1), [Input::Undelivered(a.clone())]).undelivered, 0);
     let stale = Holder { id: crate::record::HoldId(a.id.0 - 1), ..a };
-    assert_eq!(step(&mut pools, at(1), [Input::Reclaim(stale)]).by_proof, 0);
+    assert_eq!(step(&mut pools, at(1), [Input::Reclaim(stale, netns("a"))]).by_proof, 0);
     assert_eq!(pools.held(), 1);
 }
 
@@ -365,4 +365,91 @@ fn every_address_can_be_explained() {
     step(&mut pools, at(63), [gone(), add("w")]);
     let waits = pools.explain_pod("w", at(64), &look);
     assert!(matches!(&waits[..], [Finding::Waiting { left: 9, .. }]), "{waits:?}");
+}
+
+fn stray(address: &str) -> Stray {
+    Stray { address: address.parse().unwrap(), netns: netns("s") }
+}
+
+#[test]
+fn blocks_of_a_damaged_journal_are_closed_until_the_operator_speaks() {
+    let mut before = live(&["10.0.2.0/29", "10.0.3.0/29"]);
+    ask(&mut before, at(1), "a", add("a"));
+    let mut pools = Pools::<Restoring>::new(rules());
+    before.snapshot().for_each(|record| pools.restore(record));
+    pools.take_in(Survey { attached: vec![], strays: vec![stray("10.0.2.3")] }, |_| false, at(2));
+    let mut pools = pools.live(at(2)).unwrap();
+    let blocks: Vec<String> = pools.view().shares[0].blocks.iter().map(|block| block.cidr.to_string()).collect();
+    assert_eq!(blocks, ["10.0.2.0/29"], "the one with nothing in it may have been given back");
+    assert_eq!(ask(&mut pools, at(3), "b", add("b")), "waits");
+    assert_eq!(ask(&mut pools, at(3), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
+    let served = step(&mut pools, at(4), [assigned(&["10.0.2.0/29"])]);
+    assert_eq!(told(&served, "b"), "10.0.2.4/29 via 10.0.2.1", "a namespace has .3");
+}
+
+#[test]
+fn strays_outlive_a_restart_before_their_block_is_known() {
+    let mut pools = Pools::<Restoring>::new(rules());
+    let attached = vec![found("a", &["10.0.2.2"])];
+    pools.take_in(Survey { attached, strays: vec![stray("10.0.2.3")] }, |_| false, at(1));
+    let pools = pools.live(at(1)).unwrap();
+    let mut pools = restored(pools.snapshot(), at(2));
+    step(&mut pools, at(3), [assigned(&["10.0.2.0/29"])]);
+    assert_eq!(ask(&mut pools, at(3), "b", add("b")), "10.0.2.4/29 via 10.0.2.1");
+}
+
+#[test]
+fn what_the_runtime_lists_is_put_together_with_what_the_journal_had() {
+    let mut before = live(&["10.0.2.0/28", "fd00::/120"]);
+    ask(&mut before, at(1), "a", add("a"));
+    let mut pools = Pools::<Restoring>::new(rules());
+    before.snapshot().for_each(|record| pools.restore(record));
+    // A plugin of the chain took IPv6 out of one result, and put an address of its own before ours in the other.
+    let attached = vec![found("a", &["10.0.2.2"]), found("b", &["10.0.1.9", "10.0.2.7"])];
+    pools.take_in(Survey { attached, strays: vec![] }, |_| false, at(2));
+    let mut pools = pools.live(at(2)).unwrap();
+    step(&mut pools, at(3), [assignment(&["10.0.2.0/28", "fd00::/120"], 2)]);
+    assert_eq!(ask(&mut pools, at(3), "a", add("a")), "10.0.2.2/28 via 10.0.2.1, fd00::2/120 via fd00::1");
+    assert_eq!(ask(&mut pools, at(3), "b", add("b")), "10.0.2.7/28 via 10.0.2.1");
+}
+
+#[test]
+fn a_routers_address_that_somebody_has_is_theirs_also_after_a_restart() {
+    let mut pools = Pools::<Restoring>::new(rules());
+    pools.take_in(Survey { attached: vec![found("a", &["10.0.2.1"])], strays: vec![] }, |_| false, at(1));
+    let mut pools = pools.live(at(1)).unwrap();
+    step(&mut pools, at(2), [assigned(&["10.0.2.0/29"])]);
+    let mut pools = restored(pools.snapshot(), at(3));
+    pools.check().unwrap();
+    assert_eq!(ask(&mut pools, at(3), "a", add("a")), "10.0.2.1/29");
+}
+
+#[test]
+fn a_proof_is_void_if_the_namespace_is_another_by_now() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let first = step(&mut pools, at(1), [add("a")]);
+    let Some(Answer::Given { holder, .. }) = first.replies.into_iter().next().map(|(_, answer)| answer) else {
+        panic!("nothing given")
+    };
+    let moved = changed(add("a"), |add| add.netns.inode = 8);
+    let step = step(&mut pools, at(2), [moved, Input::Reclaim(holder.clone(), netns("a"))]);
+    assert_eq!((step.by_proof, pools.held()), (0, 1));
+    let proof = Input::Reclaim(holder, NetnsRecord { inode: 8, ..netns("a") });
+    assert_eq!(pools.apply(at(3), [proof]).by_proof, 1);
+}
+
+#[test]
+fn what_is_undone_leaves_its_block_by_the_grant_that_it_has_by_then() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let regranted = Input::Assigned(Assignment {
+        blocks: vec![block("10.0.2.0/29", 1)],
+        ..match assignment(&["10.0.2.0/29"], 2) {
+            Input::Assigned(assignment) => assignment,
+            _ => unreachable!(),
+        }
+    });
+    let mut failed = step(&mut pools, at(1), [add("a"), regranted]);
+    pools.undo(&mut failed, "disk full");
+    pools.check().unwrap();
+    assert_eq!(pools.held(), 0);
 }

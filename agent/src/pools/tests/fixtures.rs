@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::boot_time::BootTime;
 use crate::desk::Opener;
 use crate::pools::{Answer, Assignment, Input, Live, Pools, Restoring, Rules, Step, Token};
-use crate::record::{Assigned, BlockRecord, BlockState, Record};
+use crate::record::{Assigned, BlockRecord, BlockState, NetnsRecord, Record};
 use crate::survey::Places;
 
 pub const REST: Duration = Duration::from_secs(30);
@@ -39,6 +39,11 @@ pub fn add(name: &str) -> Input {
     let netns = Netns { path: format!("/run/netns/{name}"), device: 4, inode: 7 };
     let pod = Some(Pod { namespace: "default".into(), name: name.into(), uid: Some(format!("uid-{name}")) });
     Input::Add { token: token(name), add: Box::new(Add::new(attachment(name), netns, pod)), seen: true }
+}
+
+/// The namespace that `add` names.
+pub fn netns(name: &str) -> NetnsRecord {
+    NetnsRecord { path: format!("/run/netns/{name}"), device: 4, inode: 7, seen: true }
 }
 
 /// An ADD that asks for these addresses.
@@ -153,7 +158,7 @@ pub fn told(step: &Step, name: &str) -> String {
     match said {
         None => "waits".into(),
         Some(Answer::TakeOver) => "take over".into(),
-        Some(Answer::Done { .. }) => "ok".into(),
+        Some(Answer::Done | Answer::Released { .. }) => "ok".into(),
         Some(Answer::Failed(failure)) => failure.code.to_string(),
         Some(Answer::Given { given, .. }) => {
             let one = |given: &cadastre_messages::GivenAddress| match &given.gateway {

@@ -120,11 +120,11 @@ fn l8_l9_l10_l11_c13_a6_a7_addresses_that_are_asked_for() {
     };
     let given = "10.1.2.5/29 via 10.1.2.1, 10.1.3.2/29 via 10.1.3.1, fd00::9/64 via fd00::1";
     assert_eq!(ask_for("a", &["fd00::9", "10.1.2.5", "10.1.2.5"]).0, given);
-    assert_eq!(ask_for("b", &[]).0, "10.1.2.2/29 via 10.1.2.1, 10.1.3.3/29 via 10.1.3.1, fd00::2/64 via fd00::1");
+    assert_eq!(ask_for("b", &[]).0, "10.1.2.6/29 via 10.1.2.1, 10.1.3.3/29 via 10.1.3.1, fd00::a/64 via fd00::1");
     let table = [
         (vec!["10.1.2.5"], "102", "10.1.2.5 of network net, which was asked for, is held by default/a"),
-        (vec!["10.1.2.6", "10.9.9.9"], "103", "10.9.9.9, which was asked for, is of none of the ranges"),
-        (vec!["10.1.2.6", "10.1.2.4"], "103", "10.1.2.4, which was asked for, is of none of the ranges"),
+        (vec!["10.1.2.3", "10.9.9.9"], "103", "10.9.9.9, which was asked for, is of none of the ranges"),
+        (vec!["10.1.2.3", "10.1.2.4"], "103", "10.1.2.4, which was asked for, is of none of the ranges"),
         (vec!["10.1.3.1"], "104", "10.1.3.1, which was asked for, is reserved in network net"),
         (vec!["ten"], "7", "\"ten\", which was asked for, is not an address"),
     ];
@@ -168,7 +168,7 @@ fn addresses_of_blocks_are_asked_for_by_name() {
     ask(&mut pools, at(2), "a", del("a"));
     assert_eq!(
         ask(&mut pools, at(3), "a2", asking("a2", &["10.0.2.5"])),
-        "10.0.2.5/29 via 10.0.2.1, fd00::3/120 via fd00::1"
+        "10.0.2.5/29 via 10.0.2.1, fd00::78/120 via fd00::1"
     );
     step(&mut pools, at(3), [assigned(&["10.0.2.0/29 retiring", "fd00::/120"])]);
     assert_eq!(
@@ -255,4 +255,53 @@ fn two_networks_with_the_same_ranges_are_apart() {
     assert_eq!(ask(&mut pools, at(1), "a", other(local_add("a", SET))), "10.1.2.2/29 via 10.1.2.1");
     assert_eq!(ask(&mut pools, BootTime::from_millis(1_500), "a", del("a")), "ok");
     assert_eq!(pools.held(), 1);
+}
+
+#[test]
+fn a_line_about_reservations_that_could_not_be_written_is_not_ok() {
+    let mut pools = live(&[]);
+    let line = |address: &str, done: bool| TakeOver {
+        network: "net".into(),
+        reservations: vec![reservation(address, address)],
+        last: vec![LastReserved { set: 0, address: address.into() }],
+        done,
+    };
+    let mut step = pools.apply(at(1), [take_over(line("10.1.2.2", false))]);
+    assert!(pools.undo(&mut step, "disk full").is_empty(), "nothing piles up while it is told again and again");
+    assert_eq!((told(&step, "t").as_str(), pools.held()), ("11", 0));
+}
+
+#[test]
+fn what_host_local_reserved_in_a_block_is_kept_from_its_pods() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    assert_eq!(ask(&mut pools, at(1), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
+    let reservations = vec![reservation("b", "10.0.2.2"), reservation("c", "10.0.2.3"), reservation("d", "10.1.2.2")];
+    let all = TakeOver { network: "net".into(), reservations, last: vec![], done: true };
+    assert_eq!(ask(&mut pools, at(1), "t", take_over(all)), "ok");
+    assert_eq!(pools.held(), 3, "a pod of the block has the first");
+    assert_eq!(ask(&mut pools, at(2), "e", add("e")), "10.0.2.4/29 via 10.0.2.1");
+    let again = step(&mut pools, at(3), [assignment(&["10.0.2.0/29"], 2)]);
+    assert_eq!(again.problems.unwrap(), Vec::<String>::new());
+    assert_eq!(restored(pools.snapshot(), at(4)).addresses(), pools.addresses());
+}
+
+#[test]
+fn a_block_that_could_not_be_used_is_used_once_it_can_also_by_a_replay() {
+    let mut pools = known();
+    let ranges: &[&[&str]] = &[&["10.0.3.0/24"]];
+    assert_eq!(give(&mut pools, 1, "a", ranges), "10.0.3.2/24 via 10.0.3.1");
+    let mut journal: Vec<Record> = pools.snapshot().collect();
+    let blocks = &["10.0.2.0/29", "10.0.3.0/29"];
+    let refused = step(&mut pools, at(2), [assignment(blocks, 2)]);
+    assert_eq!(refused.problems.as_ref().map(Vec::len), Some(1));
+    journal.extend(refused.records);
+    journal.extend(step(&mut pools, at(3), [del("a")]).records);
+    assert!(step(&mut pools, at(4), [Input::Pass]).problems.is_none(), "it still rests");
+    let used = step(&mut pools, at(34), [Input::Pass]);
+    assert_eq!(used.problems, Some(vec![]));
+    journal.extend(used.records);
+    let given: Vec<Record> = (0..8).flat_map(|n| step(&mut pools, at(35), [add(&n.to_string())]).records).collect();
+    assert_eq!(given.len(), 8, "of both blocks");
+    journal.extend(given);
+    assert_eq!(restored(journal, at(36)).addresses(), pools.addresses());
 }
