@@ -140,11 +140,10 @@ impl Book {
     pub fn set_blocks(&mut self, blocks: &Blocks) -> Vec<String> {
         let Blocks { assigned, blocks } = blocks;
         self.assigned.clone_from(assigned);
-        self.follow_grants(blocks);
-        self.follow_found(blocks);
         let mut problems = Vec::new();
-        let blocks: Vec<BlockRecord> =
-            blocks.iter().filter(|block| self.fits(block).map_err(|why| problems.push(why)).is_ok()).cloned().collect();
+        let blocks: Vec<BlockRecord> = blocks.iter().filter_map(|block| self.usable(block, &mut problems)).collect();
+        self.follow_grants(&blocks);
+        self.follow_found(&blocks);
         for block in &blocks {
             self.share_of(&block.pool, block.cidr.network());
         }
@@ -161,6 +160,15 @@ impl Book {
         problems
     }
 
+    /// The block, if it can be used. One that cannot be is kept for what is held in it.
+    fn usable(&self, new: &BlockRecord, problems: &mut Vec<String>) -> Option<BlockRecord> {
+        let Err(problem) = self.fits(new) else { return Some(new.clone()) };
+        problems.push(problem);
+        let of_pool = self.shares.iter().filter(|share| share.pool == new.pool);
+        let holds = of_pool.flat_map(|share| &share.blocks).any(|old| old.cidr == new.cidr && old.used > 0);
+        holds.then(|| BlockRecord { state: BlockState::Gone, ..new.clone() })
+    }
+
     /// Addresses of one pool must not be given under the name of another while they are held.
     fn fits(&self, new: &BlockRecord) -> Result<(), String> {
         if let Some((name, _)) = self.networks.iter().find(|(_, network)| network.uses(&new.cidr)) {
@@ -171,7 +179,8 @@ impl Book {
         }
         let others = self.shares.iter().filter(|share| share.pool != new.pool);
         let mut blocks = others.flat_map(|share| &share.blocks);
-        match blocks.find(|old| old.used > 0 && old.cidr.overlaps(&new.cidr)) {
+        // What was found before its block was known is of no pool yet.
+        match blocks.find(|old| old.used > 0 && !old.grant.is_nil() && old.cidr.overlaps(&new.cidr)) {
             None => Ok(()),
             Some(old) => {
                 let Block { cidr, used, .. } = old;
@@ -213,6 +222,8 @@ impl Book {
                 match new {
                     Some(new) if old.state == BlockState::Promised && new.grant == old.grant => new.state = old.state,
                     Some(_) => {}
+                    // It stood for that block, which was not known when an address of it was restored.
+                    None if wanted.iter().any(|new| new.grant == old.grant && new.cidr.contains(&old.cidr)) => {}
                     None => merged.push(BlockRecord { state: BlockState::Gone, ..old.record(&share.pool) }),
                 }
             }

@@ -367,3 +367,57 @@ fn every_address_can_be_explained() {
     let waits = pools.explain_pod("w", at(64), &look);
     assert!(matches!(&waits[..], [Finding::Waiting { left: 9, .. }]), "{waits:?}");
 }
+
+#[test]
+fn pods_of_a_block_that_is_cut_differently_now_keep_their_addresses_over_a_restart() {
+    let mut pools = live(&["10.0.2.0/30"]);
+    for name in ["a", "b"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    // What b holds would be the router's.
+    step(&mut pools, at(2), [assigned(&["10.0.2.0/29"])]);
+    step(&mut pools, at(3), [assigned(&["10.0.2.0/29", "fd00::/120"])]);
+    let mut again = restored(pools.snapshot().collect::<Vec<_>>(), at(4));
+    assert_eq!(again.held(), 2);
+    for (name, address) in [("c", "10.0.2.2/29"), ("d", "10.0.2.3/29")] {
+        assert!(ask(&mut again, at(5), name, add(name)).starts_with(address), "{address}");
+    }
+    step(&mut again, at(6), [del("b")]);
+    let mut again = restored(again.snapshot().collect::<Vec<_>>(), at(7));
+    step(&mut again, at(100), [Input::Pass]);
+}
+
+#[test]
+fn what_is_held_of_a_block_that_cannot_be_used_any_more_stays_held() {
+    let mut pools = live(&[]);
+    let of_network = || local_add("l", &[&["10.0.2.0/24"]]);
+    assert_eq!(ask(&mut pools, at(1), "l", of_network()), "take over");
+    step(&mut pools, at(2), [assigned(&["10.0.2.0/29"])]);
+    assert_eq!(ask(&mut pools, at(3), "a", add("a")), "10.0.2.2/29 via 10.0.2.1");
+    let netns = cadastre_messages::Netns { path: String::new(), device: 0, inode: 0 };
+    let reserved =
+        cadastre_messages::Reservation { address: "10.0.2.5".into(), attachment: attachment("l"), netns, pod: None };
+    let known =
+        cadastre_messages::TakeOver { network: "net".into(), reservations: vec![reserved], last: vec![], done: true };
+    step(&mut pools, at(4), [take_over(known)]);
+    let changed = step(&mut pools, at(5), [assigned(&["10.0.2.0/29", "fd00::/120"])]);
+    assert!(changed.problems.unwrap()[0].starts_with("block 10.0.2.0/29 of pool default is not used: network net"));
+    assert_eq!(ask(&mut pools, at(6), "a", check("a", &["10.0.2.2"])), "ok");
+    assert_eq!(restored(pools.snapshot().collect::<Vec<_>>(), at(7)).held(), 2);
+}
+
+#[test]
+fn a_journal_that_gives_an_address_twice_is_refused_even_if_one_of_both_was_released() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let mut records: Vec<Record> = pools.snapshot().collect();
+    let Record::Gave(gave) = step(&mut pools, at(1), [add("a")]).records.remove(0) else { panic!("nothing was given") };
+    let mut other = gave.clone();
+    (other.id.0, other.attachment) = (7, attachment("b"));
+    let released = Record::Released { id: other.id, at: at(2) };
+    records.extend([Record::Gave(gave), Record::Gave(other), released]);
+    let mut again = Pools::<Restoring>::new(rules());
+    for record in records {
+        again.restore(record);
+    }
+    assert_eq!(again.live(at(3)).unwrap_err().to_string(), "10.0.2.2 is held twice");
+}
