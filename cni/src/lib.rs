@@ -21,6 +21,9 @@ mod cache;
 mod call;
 mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host_local;
 mod log;
 mod names;
