@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate soak lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test simulate soak fuzz lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -22,6 +22,8 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # The name cargo gives the setting of flags for one target, such as CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS.
 HOST_RUSTFLAGS = CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS
 CARGO_DENY_VERSION := 0.19.0
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ_TARGETS = $(or $(TARGETS),$(notdir $(wildcard tests/fuzz/corpus/*)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +48,23 @@ simulate: ## Run the operators' simulation under many seeds: make simulate SEEDS
 soak: prereqs tools release ## Kill agents at random and replace the plugin, for a release: make soak KILLS=1000 ADDS=10000 (the defaults)
 	CADASTRE_KILLS='$(or $(KILLS),1000)' CADASTRE_ADDS='$(or $(ADDS),10000)' \
 	  cargo test -p cadastre-tests --test agent_load -- --nocapture
+
+fuzz: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/fuzz
+# Ours is little of what is compiled: optimised less, it is built in half the time.
+fuzz: export CARGO_PROFILE_RELEASE_LTO := off
+fuzz: export CARGO_PROFILE_RELEASE_OPT_LEVEL := 1
+# So that a panic says where.
+fuzz: export CARGO_PROFILE_RELEASE_STRIP := none
+fuzz: ## Feed arbitrary bytes to plugin and agent: make fuzz FUZZ_SECONDS=600 (of each target, default 60) TARGETS="agent_socket"
+	@command -v c++ >/dev/null || { echo 'fuzz: libFuzzer is C++: please install a C++ compiler (Debian: g++)' >&2; exit 1; }
+	@[ -x '$(CACHE)/cargo/bin/cargo-fuzz' ] || \
+	  cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked --root '$(CACHE)/cargo'
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p "$(CACHE)/fuzz/$$target"; echo "==> $$target"; \
+	  PATH="$(CACHE)/cargo/bin:$$PATH" cargo fuzz run --sanitizer none --codegen-units 16 --fuzz-dir tests/fuzz --features libfuzzer \
+	    "$$target" "$(CACHE)/fuzz/$$target" "tests/fuzz/corpus/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) \
+	    -artifact_prefix="$(CACHE)/fuzz/$$target-" -timeout=20 -malloc_limit_mb=256 -print_final_stats=1; \
+	done
 
 bench: ## Measure the allocators
 	cargo bench -p cadastre-core

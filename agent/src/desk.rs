@@ -231,7 +231,7 @@ fn takes_room(records: &[Record]) -> bool {
 }
 
 /// Whether nothing is lost if `new` is written and `old` is not.
-fn replaces(new: &Record, old: &Record) -> bool {
+pub(crate) fn replaces(new: &Record, old: &Record) -> bool {
     match (new, old) {
         (Record::Blocks(_), Record::Blocks(_)) => true,
         (Record::Acked { id, .. }, Record::Acked { id: old, .. }) => id == old,

@@ -71,7 +71,7 @@ fn within(start: Instant, socket: &Path, call: &Call) -> Result<Reply, Error> {
     told(socket, agent::ask(socket, call, Patience::of(call).left_since(start)), code::TRY_AGAIN)
 }
 
-fn given(reply: Reply) -> Result<Given, Error> {
+pub fn given(reply: Reply) -> Result<Given, Error> {
     match reply {
         Reply::Given(given) => Ok(given),
         other => Err(unexpected(&other)),
@@ -91,7 +91,7 @@ fn give_back(socket: &Path, attachment: Attachment) {
 }
 
 /// The agent's own errors pass as they are.
-fn told(socket: &Path, reply: Result<Reply, Away>, code: u32) -> Result<Reply, Error> {
+pub fn told(socket: &Path, reply: Result<Reply, Away>, code: u32) -> Result<Reply, Error> {
     match reply {
         Ok(Reply::Error(failure)) => Err(failure.into()),
         Ok(reply) => Ok(reply),
@@ -130,7 +130,7 @@ fn unexpected(reply: &Reply) -> Error {
     Error::new(code::INTERNAL, message, "run plugin and agent of the same release on this node")
 }
 
-fn nothing(told: Result<Reply, Error>) -> Result<Option<Value>, Error> {
+pub fn nothing(told: Result<Reply, Error>) -> Result<Option<Value>, Error> {
     match told? {
         Reply::Ok => Ok(None),
         other => Err(unexpected(&other)),

@@ -111,7 +111,7 @@ pub fn ask(socket: &Path, call: &Call, patience: Patience) -> Result<Reply, Away
     }
 }
 
-fn line_of(call: &Call) -> Result<Vec<u8>, Away> {
+pub fn line_of(call: &Call) -> Result<Vec<u8>, Away> {
     let mut line = serde_json::to_vec(&Request::new(call.clone())).map_err(|error| Away::Garbled(error.to_string()))?;
     line.push(b'\n');
     if line.len() > MAX_LINE { Err(Away::TooLong(line.len())) } else { Ok(line) }
@@ -119,9 +119,9 @@ fn line_of(call: &Call) -> Result<Vec<u8>, Away> {
 
 /// When the whole call ends, and how long that was at the start.
 #[derive(Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    whole: Duration,
+pub struct Deadline {
+    pub at: Instant,
+    pub whole: Duration,
 }
 
 impl Deadline {
@@ -158,7 +158,7 @@ fn connect_guarded(socket: &Path, deadline: Deadline) -> Result<UnixStream, Away
     }
 }
 
-fn exchange(mut stream: UnixStream, line: &[u8], deadline: Deadline) -> Result<Reply, Away> {
+pub fn exchange(mut stream: UnixStream, line: &[u8], deadline: Deadline) -> Result<Reply, Away> {
     stream.set_write_timeout(Some(deadline.left()?)).map_err(Away::Lost)?;
     stream.write_all(line).map_err(|error| deadline.sort(error))?;
     let reply = receive(&mut stream, deadline)?;

@@ -43,7 +43,7 @@ pub fn entry(attachment: &Attachment) -> Option<Entry> {
     }
 }
 
-fn parse(entry: &Value, interface: &str) -> Option<Entry> {
+pub fn parse(entry: &Value, interface: &str) -> Option<Entry> {
     if entry.get("kind").is_none_or(|kind| kind != KIND) {
         return None;
     }

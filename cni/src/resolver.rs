@@ -33,7 +33,7 @@ fn read(path: &str) -> io::Result<String> {
 }
 
 /// Lines of a keyword and its values; others say nothing.
-fn parse(text: &str) -> Map<String, Value> {
+pub fn parse(text: &str) -> Map<String, Value> {
     let mut dns = Map::new();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace();

@@ -191,7 +191,8 @@ impl Book {
         }
         let others = self.shares.iter().filter(|share| share.pool != new.pool);
         let mut blocks = others.flat_map(|share| &share.blocks);
-        match blocks.find(|old| old.used > 0 && old.cidr.overlaps(&new.cidr)) {
+        // What was found before its block was known is of no pool yet.
+        match blocks.find(|old| old.used > 0 && !old.grant.is_nil() && old.cidr.overlaps(&new.cidr)) {
             None => Ok(()),
             Some(old) => {
                 let Block { cidr, used, .. } = old;
@@ -233,6 +234,8 @@ impl Book {
                 match new {
                     Some(new) if old.state == BlockState::Promised && new.grant == old.grant => new.state = old.state,
                     Some(_) => {}
+                    // It stood for that block, which was not known when an address of it was restored.
+                    None if wanted.iter().any(|new| new.grant == old.grant && new.cidr.contains(&old.cidr)) => {}
                     None => merged.push(BlockRecord { state: BlockState::Gone, ..old.record(&share.pool) }),
                 }
             }

@@ -41,8 +41,9 @@ impl<Phase> Pools<Phase> {
         holders.insert(None, HashMap::with_capacity(self.book.held.len()));
         for (attachment, hold) in &self.book.held {
             let addresses = &hold.held.addresses;
-            // A network with ranges gives one of each set, and sets may be of one family.
-            let of_ranges = addresses.iter().all(|held| network_of(&held.pool).is_some());
+            // A network with ranges gives one of each set, and sets may be of one family, as host-local's were.
+            let of_ranges = addresses.iter().any(|held| network_of(&held.pool).is_some())
+                || self.book.networks.contains_key(&attachment.network);
             let one_each =
                 of_ranges || addresses.is_sorted_by(|one, next| Family::of(one.address) < Family::of(next.address));
             if addresses.is_empty() || !one_each {

@@ -172,7 +172,8 @@ impl Book {
         let found = |held: &HeldAddress| held.grant.is_nil() && local::network_of(&held.pool).is_none();
         for hold in self.held.values_mut().filter(|hold| hold.held.addresses.iter().any(found)) {
             for held in Arc::make_mut(hold).held.addresses.iter_mut().filter(|held| found(held)) {
-                if let Some(block) = blocks.iter().find(|block| block.cidr.contains_addr(held.address)) {
+                let known = |block: &&BlockRecord| !block.grant.is_nil() && block.cidr.contains_addr(held.address);
+                if let Some(block) = blocks.iter().find(known) {
                     held.pool.clone_from(&block.pool);
                     held.grant = block.grant;
                 }

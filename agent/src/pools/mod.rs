@@ -26,7 +26,8 @@ pub(crate) use tests::fixtures;
 mod take_over;
 mod view;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub use share::ShareCounts;
 pub use view::{BlockView, HolderView, NetworkView, ShareView, View};
 
 use crate::boot_time::BootTime;
-use crate::record::{BlockRecord, Gave, HoldId, Record};
+use crate::record::{BlockRecord, Gave, HeldAddress, HoldId, Record};
 use crate::survey::Stray;
 use book::{Book, Hold};
 use live::Parked;
@@ -67,6 +68,10 @@ pub struct Pools<Phase> {
 #[derive(Debug, Default)]
 pub struct Restoring {
     by_id: HashMap<HoldId, Arc<Attachment>>,
+    /// What is held so far, by network if that has ranges of its own.
+    held: HashSet<(Option<String>, IpAddr)>,
+    /// The first record that cannot follow those before it; later ones are not looked at.
+    contradiction: Option<Violation>,
     strays: Vec<Stray>,
 }
 
@@ -92,6 +97,9 @@ impl Pools<Restoring> {
 
     /// Takes in one record of the journal. What no record explains is caught by the check of `live`.
     pub fn restore(&mut self, record: Record) {
+        if self.phase.contradiction.is_some() {
+            return;
+        }
         match record {
             // What was recorded fitted when it was new.
             Record::Blocks(blocks) => drop(self.book.replay_blocks(&blocks)),
@@ -105,8 +113,10 @@ impl Pools<Restoring> {
                 }
             }
             Record::Released { id, at } => {
-                if let Some(attachment) = self.phase.by_id.remove(&id) {
-                    self.book.release(&attachment, at);
+                if let Some(hold) = self.phase.by_id.remove(&id).and_then(|holder| self.book.release(&holder, at)) {
+                    for held in &hold.held.addresses {
+                        self.phase.held.remove(&place_of(held));
+                    }
                 }
             }
             Record::Cooling { pool, address, since } => match self.book.network_of(&pool) {
@@ -125,6 +135,11 @@ impl Pools<Restoring> {
     fn restore_gave(&mut self, gave: Gave) {
         let Gave { id, attachment, held } = gave;
         let attachment = Arc::new(attachment);
+        let twice = self.book.held.contains_key(&attachment) || self.phase.by_id.contains_key(&id);
+        if let Some(again) = held.addresses.iter().find(|held| !self.phase.held.insert(place_of(held)) || twice) {
+            self.phase.contradiction = Some(Violation::HeldTwice { address: again.address });
+            return;
+        }
         for (place, address) in held.addresses.iter().enumerate() {
             if let Some(network) = self.book.network_of(&address.pool) {
                 network.end_cooling(held.since, self.rules.address_cooling);
@@ -144,9 +159,14 @@ impl Pools<Restoring> {
     pub fn live(mut self, now: BootTime) -> Result<Pools<Live>, Violation> {
         self.book.end_cooling(now, self.rules.address_cooling);
         self.book.shares.retain(|share| !share.is_empty());
-        let Self { rules, book, phase: Restoring { by_id: _, strays } } = self;
+        let Self { rules, book, phase: Restoring { by_id: _, held: _, contradiction, strays } } = self;
+        contradiction.map_or(Ok(()), Err)?;
         let pools = Pools { rules, book, phase: Live { strays, ..Live::default() } };
         pools.check()?;
         Ok(pools)
     }
+}
+
+fn place_of(held: &HeldAddress) -> (Option<String>, IpAddr) {
+    (local::network_of(&held.pool).map(ToOwned::to_owned), held.address)
 }

@@ -43,7 +43,7 @@ pub struct Connection {
 
 /// Why a call gets no answer from the pools.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     #[error("the caller has gone away")]
     Gone,
     #[error("no line within {PATIENCE:?}")]
@@ -69,7 +69,7 @@ enum Refused {
 }
 
 impl Refused {
-    fn code(&self) -> u32 {
+    pub(super) fn code(&self) -> u32 {
         match self {
             Self::TooLong | Self::Garbled(_) | Self::Protocol(_) => code::DECODE,
             Self::Stranger(_) | Self::Name { .. } => code::BAD_ENVIRONMENT,
@@ -99,11 +99,7 @@ impl Connection {
             () = reading.ended() => return Err(Refused::Crowded),
         };
         let start = Instant::now();
-        let Request { protocol, mut call } = serde_json::from_slice(&line)?;
-        if protocol != PROTOCOL {
-            return Err(Refused::Protocol(protocol));
-        }
-        tidy(&mut call)?;
+        let mut call = parse(&line)?;
         if let Call::Add(add) = &mut call {
             self.look_up(add).await?;
         }
@@ -257,7 +253,7 @@ impl Connection {
 }
 
 /// The reply as it is sent, and the allocation that depends on its arrival.
-fn split(answer: &Answer) -> (Option<Holder>, Reply) {
+pub(super) fn split(answer: &Answer) -> (Option<Holder>, Reply) {
     match answer {
         Answer::Given { given, holder, new } => (new.then(|| holder.clone()), Reply::Given(given.clone())),
         Answer::Done | Answer::Released { .. } => (None, Reply::Ok),
@@ -325,6 +321,16 @@ impl std::fmt::Display for Shown<'_> {
         let Attachment { network, container_id, interface } = self.0;
         write!(f, "{network}/{container_id}/{interface}")
     }
+}
+
+/// The call in a line, if it may be acted on.
+pub(super) fn parse(line: &[u8]) -> Result<Call, Refused> {
+    let Request { protocol, mut call } = serde_json::from_slice(line)?;
+    if protocol != PROTOCOL {
+        return Err(Refused::Protocol(protocol));
+    }
+    tidy(&mut call)?;
+    Ok(call)
 }
 
 /// Strays of white space do not make another attachment, and nothing unprintable or endless gets in.

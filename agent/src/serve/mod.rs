@@ -7,6 +7,9 @@
 //! nor a scrape of the metrics makes a pod wait.
 
 mod connection;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 mod owner;
 mod readers;

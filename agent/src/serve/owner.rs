@@ -23,7 +23,7 @@ use crate::explain::{Refusals, explain};
 use crate::metrics::Metrics;
 use crate::netns::{self, Probe};
 use crate::outlook::{Cluster, JournalOutlook, Outlook};
-use crate::pools::{Answer, Holder, HolderView, Input, Step, Token, not_written};
+use crate::pools::{Answer, Holder, HolderView, Input, Live, Pools, Step, Token, not_written};
 use crate::record::{NetnsRecord, PodName};
 use crate::report::{Identity, report};
 use crate::tombstones::{Tombstone, Tombstones};
@@ -202,33 +202,11 @@ impl Owner {
             _ => None,
         };
         self.waiting.insert(token, Waiting { reply, permit: Some(permit), about });
-        Some(match call {
-            Verb::Add { add, seen } => Input::Add { token, add, seen },
-            Verb::Check(check) => Input::Check { token, check },
-            Verb::Del(attachment) => Input::Del { token, attachment },
-            Verb::Gc(gc) => Input::Gc { token, gone: self.unlisted(&gc) },
-            Verb::Status(status) => Input::Status { token, status },
-            Verb::TakeOver { take_over, seen } => Input::TakeOver { token, take_over, seen },
-        })
-    }
-
-    /// Holders that the runtime does not list, without those whose namespace lives: a list may be wrong.
-    fn unlisted(&self, gc: &Gc) -> Vec<Holder> {
-        let State::Serving(desk) = &self.state else { return Vec::new() };
-        let Gc { network, valid } = gc;
-        let valid: std::collections::HashSet<ValidAttachment> = valid.iter().cloned().collect();
-        let listed = |attachment: &Attachment| {
-            let Attachment { network: _, container_id, interface } = attachment.clone();
-            valid.contains(&ValidAttachment { container_id, interface })
+        let pools = match &self.state {
+            State::Serving(desk) => Some(&desk.pools),
+            State::Broken(_) => None,
         };
-        let unused = |netns: &NetnsRecord| match netns::probe(netns) {
-            Probe::Gone => true,
-            Probe::Lives => false,
-            Probe::Unknown => !netns.seen, // Then the runtime's word is all there is.
-        };
-        let holders = desk.pools.holders(Some(network));
-        let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(view.netns()));
-        gone.map(|view| view.holder).collect()
+        Some(call.input(token, pools))
     }
 
     /// Everything is recorded: the callers may know. Returns the new allocations of those who are not there any more.
@@ -373,4 +351,34 @@ impl Verb {
             Call::Report | Call::Explain(_) => return None,
         })
     }
+
+    /// What the pools are asked. Without `pools` nothing is known of holders.
+    pub(super) fn input(self, token: Token, pools: Option<&Pools<Live>>) -> Input {
+        match self {
+            Self::Add { add, seen } => Input::Add { token, add, seen },
+            Self::Check(check) => Input::Check { token, check },
+            Self::Del(attachment) => Input::Del { token, attachment },
+            Self::Gc(gc) => Input::Gc { token, gone: pools.map(|pools| unlisted(pools, &gc)).unwrap_or_default() },
+            Self::Status(status) => Input::Status { token, status },
+            Self::TakeOver { take_over, seen } => Input::TakeOver { token, take_over, seen },
+        }
+    }
+}
+
+/// Holders that the runtime does not list, without those whose namespace lives: a list may be wrong.
+fn unlisted(pools: &Pools<Live>, gc: &Gc) -> Vec<Holder> {
+    let Gc { network, valid } = gc;
+    let valid: std::collections::HashSet<ValidAttachment> = valid.iter().cloned().collect();
+    let listed = |attachment: &Attachment| {
+        let Attachment { network: _, container_id, interface } = attachment.clone();
+        valid.contains(&ValidAttachment { container_id, interface })
+    };
+    let unused = |netns: &NetnsRecord| match netns::probe(netns) {
+        Probe::Gone => true,
+        Probe::Lives => false,
+        Probe::Unknown => !netns.seen, // Then the runtime's word is all there is.
+    };
+    let holders = pools.holders(Some(network));
+    let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(view.netns()));
+    gone.map(|view| view.holder).collect()
 }

@@ -7,6 +7,9 @@
 //! What cannot be read is an error, not an empty list: addresses that were given before must not be given again.
 
 mod cache;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod namespaces;
 
 use std::collections::HashSet;

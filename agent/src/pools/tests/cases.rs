@@ -453,3 +453,38 @@ fn what_is_undone_leaves_its_block_by_the_grant_that_it_has_by_then() {
     pools.check().unwrap();
     assert_eq!(pools.held(), 0);
 }
+
+#[test]
+fn pods_of_a_block_that_is_cut_differently_now_keep_their_addresses_over_a_restart() {
+    let mut pools = live(&["10.0.2.0/30"]);
+    for name in ["a", "b"] {
+        ask(&mut pools, at(1), name, add(name));
+    }
+    // What b holds would be the router's.
+    step(&mut pools, at(2), [assigned(&["10.0.2.0/29"])]);
+    step(&mut pools, at(3), [assigned(&["10.0.2.0/29", "fd00::/120"])]);
+    let mut again = restored(pools.snapshot().collect::<Vec<_>>(), at(4));
+    assert_eq!(again.held(), 2);
+    for (name, address) in [("c", "10.0.2.2/29"), ("d", "10.0.2.3/29")] {
+        assert!(ask(&mut again, at(5), name, add(name)).starts_with(address), "{address}");
+    }
+    step(&mut again, at(6), [del("b")]);
+    let mut again = restored(again.snapshot().collect::<Vec<_>>(), at(7));
+    step(&mut again, at(100), [Input::Pass]);
+}
+
+#[test]
+fn a_journal_that_gives_an_address_twice_is_refused_even_if_one_of_both_was_released() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let mut records: Vec<Record> = pools.snapshot().collect();
+    let Record::Gave(gave) = step(&mut pools, at(1), [add("a")]).records.remove(0) else { panic!("nothing was given") };
+    let mut other = gave.clone();
+    (other.id.0, other.attachment) = (7, attachment("b"));
+    let released = Record::Released { id: other.id, at: at(2) };
+    records.extend([Record::Gave(gave), Record::Gave(other), released]);
+    let mut again = Pools::<Restoring>::new(rules());
+    for record in records {
+        again.restore(record);
+    }
+    assert_eq!(again.live(at(3)).unwrap_err().to_string(), "10.0.2.2 is held twice");
+}
