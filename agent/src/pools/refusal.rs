@@ -65,7 +65,7 @@ pub(super) fn overlaps(network: &str, range: &str, pool: &str, block: &Cidr) -> 
     failure(
         code::BAD_CONFIG,
         msg,
-        "remove the ranges from the network's configuration to get addresses of the block, or choose other ranges",
+        "choose other ranges; or drain the node, and then remove the ranges to get addresses of the block",
     )
 }
 
