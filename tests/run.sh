@@ -46,9 +46,47 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$PWD" ]; then
   mkdir -p "$(dirname "$stamp")" && echo "$PWD" > "$stamp"
 fi
 
+# Every test program as `seconds of its last run, program, folder of its package`. The longest come first, so that no long one
+# is left to the end; one that is new counts as long.
+programs() {
+  sed -n '/"test":true},"features"/ s/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"executable":"\([^"]*\)".*/\2 \1/p' "$1" |
+    awk -v times="$times" '
+      BEGIN { while ((getline line < times) > 0) { split(line, word, " "); took[word[1]] = word[2] } }
+      { name = $1; sub(/.*\//, "", name); sub(/-[0-9a-f]*$/, "", name); print (name in took ? took[name] : 999), $0 }' |
+    sort -rn
+}
+
+# One program in the folder of its package, as cargo runs it; its output in one piece.
+run_program() {
+  local program=$2 folder=$3 out=$logs/$(basename "$2") started=$SECONDS code
+  (cd "$folder" && CARGO_MANIFEST_DIR=$folder "$program") > "$out" 2>&1
+  code=$?
+  if [ "$code" != 0 ] && ! grep -q '^test result: FAILED' "$out"; then
+    echo "test result: FAILED. 0 passed; 1 failed; 0 ignored; $program ended with $code" >> "$out"
+  fi
+  flock "$logs" sh -c 'echo "==> $1: $2 s"; cat "$3"' - "${program##*/}" $((SECONDS - started)) "$out"
+  echo "$(basename "$program" | sed 's/-[0-9a-f]*$//') $((SECONDS - started))" > "$out.time"
+  return "$code"
+}
+export -f run_program
+
+# Most tests wait for other processes most of the time, so as many programs as there are cores run at once.
+tests() {
+  local built=$logs/built failed=0
+  cargo test --workspace --no-run --message-format=json-render-diagnostics > "$built" || return 1
+  programs "$built" | xargs -P "$(nproc)" -L 1 bash -c 'run_program "$@"' - || failed=1
+  cat "$logs"/*.time | sort -u > "$times"
+  cargo test --quiet --workspace --doc || failed=1
+  return $failed
+}
+
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --quiet --workspace --all-targets -- -D warnings
 step 'release binaries' make -s release || finish 1
 echo '==> tests'
-cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+logs=$(mktemp -d)
+times=${CARGO_TARGET_DIR:-target}/tests-took
+export logs
+trap 'rm -rf "$log" "$logs"' EXIT
+tests 2>&1 | tee "$log"
 finish "${PIPESTATUS[0]}"
