@@ -53,7 +53,7 @@ pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
 pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
-pub use lone::{Lone, Seed, holders};
+pub use lone::{Lone, Seed, ask, holders};
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};

@@ -289,7 +289,8 @@ fn report(socket: &Path) -> Result<Report> {
     }
 }
 
-fn ask(socket: &Path, call: Call) -> Result<Reply> {
+/// One call over the socket of an agent, and what it said.
+pub fn ask(socket: &Path, call: Call) -> Result<Reply> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(&Request::new(call))?;

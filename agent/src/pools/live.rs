@@ -269,7 +269,8 @@ impl Pools<Live> {
     }
 
     /// The records could not be written: nothing of this step was given, and whoever waits for it is told why. What was
-    /// released stays released, though its caller is told that it is not recorded. Returns the records that are still to be written, sooner or later.
+    /// released stays released, though its caller is told that it is not recorded. Returns the records that are still to be
+    /// written, sooner or later.
     pub fn undo(&mut self, step: &mut Step, error: &str) -> Vec<Record> {
         let fresh: Vec<Fresh> = std::mem::take(&mut step.fresh);
         for Fresh { holder, taken } in fresh.iter().rev() {

@@ -149,7 +149,8 @@ impl Network {
         match taken.cooled_since {
             Some(since) => {
                 self.rest(address, since);
-                self.of(address).yielded -= 1;
+                let family = self.of(address);
+                family.yielded = family.yielded.saturating_sub(1);
             }
             None => self.free(address),
         }

@@ -157,7 +157,7 @@ impl Share {
         match taken.cooled_since {
             Some(since) => {
                 self.rest(address, since);
-                self.yielded -= 1;
+                self.yielded = self.yielded.saturating_sub(1);
             }
             None => self.free(address),
         }

@@ -2,23 +2,17 @@
 //! files that it would have written.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use cadastre_messages::{Add, Attachment, Call, Local, Netns, Pod, Range, Reply, Request, Status, TakeOver};
+use cadastre_messages::{Add, Attachment, Call, Local, Netns, Pod, Range, Reply, Status, TakeOver};
+use cadastre_tests::ask;
 
 use crate::call::{Container, NAMESPACE};
 use crate::options::Network;
 use crate::stage::Node;
 use crate::subject::NETWORK_NAME;
-
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 pub fn ours(node: &Node) -> Result<()> {
     let there = fs::metadata(&node.netns)?;
@@ -75,17 +69,6 @@ fn local(node: &Node) -> Option<Local> {
 
 fn attachment(container_id: String) -> Attachment {
     Attachment { network: NETWORK_NAME.to_owned(), container_id, interface: "eth0".to_owned() }
-}
-
-fn ask(socket: &Path, call: Call) -> Result<Reply> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(&Request::new(call))?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    serde_json::from_str(&answer).with_context(|| format!("the agent said {answer:?}"))
 }
 
 /// One file for each address, named by it; and the last one, behind which the search goes on.
