@@ -10,17 +10,15 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cadastre_messages::{Call, MAX_LINE, Reply, Request};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 /// Between two tries: long enough to cost nothing, short enough that nobody sees it.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Of the thread that does one system call.
-const STACK: usize = 64 * 1024;
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,25 +27,21 @@ pub struct Patience {
     pub connect: Duration,
     /// All of it, tries included.
     pub total: Duration,
-    /// Whether `total` bounds a connect that blocks too, which it does when an agent hangs until its socket's queue is
-    /// full. That takes a thread and 0.1 ms: too much for every pod's start, where the caller gives up by itself; but a
-    /// DEL has to end in a tombstone.
-    pub guarded: bool,
 }
 
 impl Patience {
     pub fn of(call: &Call) -> Self {
-        let (connect, total, guarded) = match call {
+        let (connect, total) = match call {
             // Agents roll in less than 3 s. The agent itself lets an ADD wait for 10 s unless told otherwise, and has to
             // be the one who gives up: it knows why.
             // What is taken over is a part of an ADD, whose time it spends: see `left_since`.
-            Call::Add(_) | Call::Check(_) | Call::TakeOver(_) => (3_000, 30_000, false),
+            Call::Add(_) | Call::Check(_) | Call::TakeOver(_) => (3_000, 30_000),
             // A tombstone does as well, so there is no use in waiting.
-            Call::Del(_) => (80, 5_000, true),
-            Call::Gc(_) => (0, 30_000, true),
-            Call::Status(_) | Call::Report | Call::Explain(_) => (0, 5_000, true),
+            Call::Del(_) => (80, 5_000),
+            Call::Gc(_) => (0, 30_000),
+            Call::Status(_) | Call::Report | Call::Explain(_) => (0, 5_000),
         };
-        Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total), guarded }
+        Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total) }
     }
 
     /// What is left of it, for one call of several.
@@ -98,7 +92,6 @@ pub fn ask(socket: &Path, call: &Call, patience: Patience) -> Result<Reply, Away
     let line = line_of(call)?;
     let start = Instant::now();
     let deadline = Deadline { at: start + patience.total, whole: patience.total };
-    let connect = if patience.guarded { connect_guarded } else { connect };
     loop {
         let away = match connect(socket, deadline).and_then(|stream| exchange(stream, &line, deadline)) {
             Ok(reply) => return Ok(reply),
@@ -140,22 +133,24 @@ impl Deadline {
     }
 }
 
-fn connect(socket: &Path, _: Deadline) -> Result<UnixStream, Away> {
-    UnixStream::connect(socket).map_err(Away::Unreachable)
-}
-
-/// std has no connect with a deadline for unix sockets, so another thread waits; it ends with the process.
-fn connect_guarded(socket: &Path, deadline: Deadline) -> Result<UnixStream, Away> {
-    let (done, outcome) = mpsc::sync_channel(1);
-    let path = socket.to_owned();
-    let waiter = thread::Builder::new().stack_size(STACK).spawn(move || done.send(UnixStream::connect(path)));
-    if waiter.is_err() {
-        return connect(socket, deadline);
+/// std's connect has no deadline for unix sockets, and would wait for ever when an agent hangs until its socket's queue is
+/// full; one that does not block says so instead.
+fn connect(socket: &Path, deadline: Deadline) -> Result<UnixStream, Away> {
+    let unreachable = |error: Errno| Away::Unreachable(error.into());
+    let address = SocketAddrUnix::new(socket).map_err(unreachable)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream =
+        UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(unreachable)?);
+    loop {
+        match rustix::net::connect(&stream, &address) {
+            Ok(()) => break,
+            Err(Errno::AGAIN) => thread::sleep(PAUSE.min(deadline.left()?)),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(unreachable(error)),
+        }
     }
-    match outcome.recv_timeout(deadline.left()?) {
-        Ok(connected) => connected.map_err(Away::Unreachable),
-        Err(_) => Err(Away::Silent(deadline.whole)),
-    }
+    stream.set_nonblocking(false).map_err(Away::Unreachable)?;
+    Ok(stream)
 }
 
 pub fn exchange(mut stream: UnixStream, line: &[u8], deadline: Deadline) -> Result<Reply, Away> {
@@ -200,8 +195,7 @@ mod tests {
 
     use super::*;
 
-    const BRIEF: Patience =
-        Patience { connect: Duration::from_millis(40), total: Duration::from_millis(200), guarded: false };
+    const BRIEF: Patience = Patience { connect: Duration::from_millis(40), total: Duration::from_millis(200) };
 
     /// A socket's path that no other test has, removed at the end.
     struct Socket(PathBuf);
@@ -237,7 +231,7 @@ mod tests {
             Patience::of(&Call::Check(Check { attachment: attachment("c"), addresses: vec![] })).left_since(ten_ago);
         assert!(left.total <= Duration::from_secs(20), "several calls share one deadline");
         let del = Patience::of(&Call::Del(Del { attachment: attachment("c") }));
-        assert!(del.connect < Duration::from_millis(100) && del.total <= Duration::from_secs(5) && del.guarded);
+        assert!(del.connect < Duration::from_millis(100) && del.total <= Duration::from_secs(5));
         for call in [Call::Status(Status::default()), Call::Gc(Gc { network: "net".into(), valid: vec![] })] {
             assert_eq!(Patience::of(&call).connect, Duration::ZERO);
         }
@@ -254,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_does_not_hold_a_guarded_call() {
+    fn a_full_queue_does_not_hold_a_call() {
         let socket = Socket::new("full");
         let listener = UnixListener::bind(&socket.0).unwrap();
         let longest: usize = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
@@ -262,7 +256,7 @@ mod tests {
         for _ in 0..=longest {
             drop(UnixStream::connect(&socket.0).unwrap());
         }
-        let away = ask(&socket.0, &Call::Status(Status::default()), Patience { guarded: true, ..BRIEF }).unwrap_err();
+        let away = ask(&socket.0, &Call::Status(Status::default()), BRIEF).unwrap_err();
         assert!(matches!(away, Away::Silent(_)), "{away}");
         drop(listener);
     }

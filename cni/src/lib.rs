@@ -40,7 +40,6 @@ mod version;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 use cadastre_messages::code;
 use serde_json::Value;
@@ -51,18 +50,18 @@ use error::Error;
 /// Longest configuration read: the largest that are known, of long conflists with cached results, have some 20 KiB.
 const LONGEST_NETCONF: u64 = 1024 * 1024;
 
-/// One call of the plugin, from environment and stdin to stdout.
+/// One call of the plugin, from environment and stdin to stdout. Whether it went well.
 #[must_use]
-pub fn main() -> ExitCode {
-    let (output, exit) = match run() {
-        Ok(output) => (output, ExitCode::SUCCESS),
-        Err(error) => (Some(error.render()), ExitCode::FAILURE),
+pub fn main() -> bool {
+    let (output, well) = match run() {
+        Ok(output) => (output, true),
+        Err(error) => (Some(error.render()), false),
     };
     match output.as_ref().map_or(Ok(()), print) {
-        Ok(()) => exit,
+        Ok(()) => well,
         Err(error) => {
             log::line(&format!("cannot write the answer to stdout: {error}"));
-            ExitCode::FAILURE
+            false
         }
     }
 }
