@@ -78,6 +78,26 @@ pub fn measure(options: &Options, node: &Node, callers: u32) -> Result<Vec<Cell>
     Ok(subjects.into_iter().map(cell).collect())
 }
 
+/// How much longer an ADD of ours takes with `most` held than with `least`. The two take turns with nobody between, since a
+/// cell's floor moves by more than what is asked for.
+pub fn growth(options: &Options, least: &Node, most: &Node) -> Result<f64> {
+    let mut sides = Vec::new();
+    for node in [least, most] {
+        let plugin = Subject::Ours.plugin(node)?;
+        turn(&plugin, 1, 1, options.turn)?;
+        sides.push((plugin, Took::default()));
+    }
+    for _ in 0..options.turns * MORE {
+        for (plugin, took) in &mut sides {
+            took.extend(turn(plugin, 1, options.pairs / MORE, options.turn)?);
+        }
+        sides.reverse();
+    }
+    // An even number of turns: as they were.
+    let medians: Vec<_> = sides.into_iter().map(|(_, took)| Latency::of(took.adds).p50).collect();
+    Ok(medians[1] / medians[0])
+}
+
 /// Each caller does so many pairs, or as many as fit into the time, but one.
 fn turn(plugin: &Plugin, callers: u32, pairs: u32, longest: Duration) -> Result<Took> {
     let end = Instant::now() + longest;

@@ -21,9 +21,8 @@ pub fn all(options: &Options, results: &Results) -> Vec<Goal> {
         ));
     }
     if least != most {
-        let (low, high) = (results.add(least, 1, |add| add.p50), results.add(most, 1, |add| add.p50));
-        let growth = high.iter().zip(&low).map(|(high, low)| high / low).collect();
-        goals.push(goal(format!("the same with {most} held ÷ with {least}"), growth, 1.1));
+        let what = format!("{most} held, 1 caller: ADD p50 ÷ that with {least}");
+        goals.push(goal(what, results.growths.clone(), 1.1));
     }
     goals.push(goal(format!("{most} held, 8 callers: ADD p99 ÷ floor's"), results.add(most, 8, |add| add.p99), 1.2));
     goals.extend(of_agent(results, FULL_NODE, 12.0));

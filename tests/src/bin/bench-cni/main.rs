@@ -4,6 +4,7 @@
 //! ```text
 //! once:            a cluster, one agent for each count of HELD, its addresses filled; the same for host-local's folders
 //! round 1..ROUNDS: count of HELD: 1 and 8 callers: turns of floor, ours, host-local      ADD and DEL, one process a call
+//!                  1 caller, ours alone: turns of the least and the most of HELD
 //!                  memory of each agent, CPU of an idle one, restarts of the one that holds most
 //! ```
 //!
@@ -42,6 +43,14 @@ async fn main() -> Result<()> {
                     results.cells.push(cell);
                 }
             }
+        }
+        if let [least, .., most] = stage.measured().collect::<Vec<_>>()[..] {
+            let growth = block_in_place(|| cell::growth(&options, least, most))?;
+            eprintln!(
+                "round {round}: ours, 1 caller: {} held take {growth:.3} times what {} do",
+                most.held, least.held
+            );
+            results.growths.push(growth);
         }
         for rest in block_in_place(|| rest::measure(&options, &stage))? {
             eprintln!("round {round}: {rest}");

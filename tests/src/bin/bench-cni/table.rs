@@ -14,6 +14,8 @@ use crate::subject::Subject;
 #[derive(Debug)]
 pub struct Results {
     pub cells: Vec<Cell>,
+    /// Of each round, if there are two counts of HELD.
+    pub growths: Vec<f64>,
     pub rests: Vec<Rest>,
     plugin_kib: f64,
 }
@@ -23,7 +25,7 @@ const VERBS: [Verb; 2] = [("ADD", |cell| &cell.add), ("DEL", |cell| &cell.del)];
 
 impl Results {
     pub fn new(plugin_kib: f64) -> Self {
-        Self { cells: Vec::new(), rests: Vec::new(), plugin_kib }
+        Self { cells: Vec::new(), growths: Vec::new(), rests: Vec::new(), plugin_kib }
     }
 
     /// One figure of one subject, a value for each round.
