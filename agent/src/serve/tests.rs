@@ -232,6 +232,18 @@ fn a_removed_folder_is_there_again_with_socket_and_journal() {
 }
 
 #[test]
+fn a_removed_socket_is_there_again_while_its_lock_is_ours() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    let socket = folder.path().join("cadastre.sock");
+    fs::remove_file(&socket).unwrap();
+    until(|| UnixStream::connect(&socket).is_ok());
+    assert_eq!(said(&agent.ask(&del("a"))), "ok");
+    let second = Socket::listen(&socket, "agent of node n2").unwrap_err().to_string();
+    assert!(second.contains("is in use by agent of node n1"), "{second}");
+}
+
+#[test]
 fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
