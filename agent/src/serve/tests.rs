@@ -277,6 +277,14 @@ fn garbage_gets_an_error_and_costs_nobody_else_anything() {
 }
 
 #[test]
+fn another_protocol_is_told_by_its_number_whatever_else_the_line_says() {
+    let said = |line: &[u8]| connection::parse(line).unwrap_err().to_string();
+    assert!(said(b"{\"protocol\":2,\"verb\":\"levitate\"}").starts_with("the caller speaks protocol 2,"));
+    assert!(said(b"{\"protocol\":1,\"verb\":\"levitate\"}").starts_with("the request cannot be read"));
+    assert!(said(b"{\"protocol\":2,").starts_with("the request cannot be read"));
+}
+
+#[test]
 fn callers_that_never_finish_their_line_give_way_to_others() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
