@@ -30,6 +30,7 @@ mod names;
 mod netconf;
 mod netns;
 mod ranges;
+mod regular;
 mod resolver;
 mod result;
 mod route;
