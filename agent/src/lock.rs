@@ -1,14 +1,15 @@
 //! One agent for each state folder and each socket: the second one is told who the first is.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Held while the process lives; the kernel lets go of it however the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    path: PathBuf,
+    file: File,
 }
 
 /// Why it is not ours.
@@ -37,7 +38,15 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Whether the path still leads to the file that is locked: then nobody else can take it, nor can we once more.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let ours = self.file.metadata().map(|file| (file.dev(), file.ino()));
+        let there = fs::metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
     }
 }
 
@@ -53,6 +62,10 @@ mod tests {
         let refused = Lock::take(&path, "agent of node n2").unwrap_err().to_string();
         assert!(refused.contains("is in use by agent of node n1, process 7: "), "{refused}");
         drop(first);
-        Lock::take(&path, "agent of node n2").unwrap();
+        let second = Lock::take(&path, "agent of node n2").unwrap();
+        assert!(second.is_in_place());
+        fs::remove_file(&path).unwrap();
+        let third = Lock::take(&path, "agent of node n3").unwrap();
+        assert!(third.is_in_place() && !second.is_in_place());
     }
 }

@@ -7,12 +7,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cadastre_messages::{Attachment, MAX_LINE, PROTOCOL};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Read at once; the rest at the next pass.
 const AT_ONCE: usize = 1_024;
@@ -56,6 +57,15 @@ enum Unusable {
     Io(#[from] io::Error),
 }
 
+impl Unusable {
+    /// Whether it may be a tombstone all the same: for want of files or memory, or on a failing disk, nobody knows. What
+    /// cannot be opened because it is a link or a socket is none.
+    fn may_pass(&self) -> bool {
+        const NO_FILE: [Errno; 2] = [Errno::LOOP, Errno::NXIO];
+        matches!(self, Self::Io(error) if !NO_FILE.iter().any(|no| error.raw_os_error() == Some(no.raw_os_error())))
+    }
+}
+
 impl Tombstones {
     /// The folder beside the socket, made if need be.
     pub fn open(socket_folder: &Path, boot: &str) -> io::Result<Self> {
@@ -66,9 +76,15 @@ impl Tombstones {
 
     /// What lies there. Costs one look at the folder while nothing changes.
     pub fn scan(&mut self) -> Vec<Tombstone> {
-        let changed = fs::metadata(&self.folder).and_then(|folder| folder.modified()).ok();
+        let folder = fs::symlink_metadata(&self.folder).ok();
+        let changed = folder.as_ref().and_then(|folder| folder.modified().ok());
         if changed.is_none() || (changed == self.clean) {
             return Vec::new(); // A folder that is gone holds nothing; the plugin makes it anew.
+        }
+        if !folder.is_some_and(|folder| is_ours(&folder)) {
+            tracing::warn!(folder = %self.folder.display(), "this is a link, a file or another user's folder: tombstones in it are not looked at; remove it");
+            self.clean = changed;
+            return Vec::new();
         }
         let now = SystemTime::now();
         match self.read(now) {
@@ -86,11 +102,12 @@ impl Tombstones {
 
     /// The tombstones, and whether anything else is there that a later pass has to look at.
     fn read(&self, now: SystemTime) -> io::Result<(Vec<Tombstone>, bool)> {
-        let (mut found, mut rest) = (Vec::new(), false);
+        let (mut found, mut rest, mut unread) = (Vec::new(), false, None);
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if found.len() == AT_ONCE {
-                return Ok((found, true));
+                rest = true;
+                break;
             }
             if path.extension().is_none_or(|extension| extension != "json") {
                 rest = true;
@@ -100,10 +117,14 @@ impl Tombstones {
             match self.parse(&path) {
                 Ok(tombstone) => found.push(tombstone),
                 Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(why) if why.may_pass() => unread = Some((path, why)),
                 Err(why) => self.throw_away(&path, &why),
             }
         }
-        Ok((found, rest))
+        if let Some((path, why)) = &unread {
+            tracing::warn!(path = %path.display(), %why, "a tombstone is looked at again later: its DEL waits");
+        }
+        Ok((found, rest || unread.is_some()))
     }
 
     fn parse(&self, path: &Path) -> Result<Tombstone, Unusable> {
@@ -160,6 +181,11 @@ impl Tombstones {
     }
 }
 
+/// What lies in the folder releases addresses, and what does not belong there is removed: it has to be no other place.
+fn is_ours(folder: &fs::Metadata) -> bool {
+    folder.is_dir() && (folder.uid() == 0 || folder.uid() == rustix::process::geteuid().as_raw())
+}
+
 fn read_small(file: &File) -> Result<Vec<u8>, Unusable> {
     let about = file.metadata()?;
     if !about.is_file() || about.len() > MAX_LINE as u64 {
@@ -214,6 +240,40 @@ mod tests {
         fs::rename(at("being-written.tmp"), at("late.json")).unwrap();
         fs::write(at("late.json"), text("boot-1", 1)).unwrap();
         assert_eq!(tombstones.scan().len(), 1, "one that came later");
+    }
+
+    #[test]
+    fn what_is_unreadable_for_now_stays() {
+        let passing = |errno: Errno| Unusable::Io(errno.into()).may_pass();
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::ACCESS] {
+            assert!(passing(errno), "{errno}");
+        }
+        assert!(!passing(Errno::LOOP) && !passing(Errno::NXIO));
+        assert!(!Unusable::OtherBoot.may_pass() && !Unusable::NotAFile.may_pass());
+    }
+
+    #[test]
+    fn nothing_is_read_or_removed_in_another_place() {
+        let folder = TempDir::new().unwrap();
+        let mut tombstones = Tombstones::open(folder.path(), "boot-1").unwrap();
+        let (own, other) = (folder.path().join("tombstones"), folder.path().join("other"));
+        fs::rename(&own, &other).unwrap();
+        fs::write(other.join("1.json"), text("boot-1", 1)).unwrap();
+        fs::write(other.join("garbage.json"), "{").unwrap();
+        symlink(&other, &own).unwrap();
+        assert_eq!(tombstones.scan(), []);
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 2);
+        fs::remove_file(&own).unwrap();
+        fs::rename(&other, &own).unwrap();
+        let uid = |uid| std::os::unix::fs::chown(&own, Some(uid), None).unwrap();
+        if rustix::process::geteuid().is_root() {
+            uid(65534);
+            assert_eq!(tombstones.scan(), []);
+            assert_eq!(fs::read_dir(&own).unwrap().count(), 2);
+            uid(0);
+            fs::write(own.join("2.json"), text("boot-1", 1)).unwrap();
+        }
+        assert!(!tombstones.scan().is_empty());
     }
 
     #[test]

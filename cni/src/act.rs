@@ -9,9 +9,9 @@
 //! STATUS   nothing      999           999                  as it is        50
 //! ```
 //!
-//! An address that was given and then cannot be said is given back, since the caller of an ADD that fails calls no DEL.
+//! An address that was given and then cannot be said, or printed, is given back, since the caller of an ADD that fails calls no DEL.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cadastre_messages::{Attachment, Call, Del, Given, Reply, code};
@@ -22,15 +22,36 @@ use crate::call::{Addition, Errand, Order};
 use crate::error::Error;
 use crate::{log, result, take_over, tombstone};
 
-/// What to print on stdout, if anything.
-pub fn on(order: Order) -> Result<Option<Value>, Error> {
+/// What came of a call.
+#[derive(Default)]
+pub struct Done {
+    /// To print on stdout, if anything.
+    pub said: Option<Value>,
+    /// What an ADD was given just now, and by whom.
+    fresh: Option<(PathBuf, Attachment)>,
+}
+
+impl Done {
+    pub fn said(value: Value) -> Self {
+        Self { said: Some(value), fresh: None }
+    }
+
+    /// Nobody could be told.
+    pub fn take_back(self) {
+        if let Some((socket, attachment)) = self.fresh {
+            give_back(&socket, attachment);
+        }
+    }
+}
+
+pub fn on(order: Order) -> Result<Done, Error> {
     let Order { version, socket, errand } = order;
-    let answer = match errand {
-        None => Ok(None),
-        Some(Errand::Add(addition)) => add(&socket, addition).map(Some),
-        Some(Errand::Other(call)) => other(&socket, call),
+    let done = match errand {
+        None => Ok(Done::default()),
+        Some(Errand::Add(addition)) => add(&socket, addition),
+        Some(Errand::Other(call)) => other(&socket, call).map(|said| Done { said, fresh: None }),
     };
-    answer.map_err(|error| error.at(version))
+    done.map_err(|error| error.at(version))
 }
 
 fn other(socket: &Path, call: Call) -> Result<Option<Value>, Error> {
@@ -47,7 +68,7 @@ fn other(socket: &Path, call: Call) -> Result<Option<Value>, Error> {
     }
 }
 
-fn add(socket: &Path, addition: Addition) -> Result<Value, Error> {
+fn add(socket: &Path, addition: Addition) -> Result<Done, Error> {
     let Addition { add, answer, host_local } = addition;
     let start = Instant::now();
     let attachment = add.attachment.clone();
@@ -59,11 +80,14 @@ fn add(socket: &Path, addition: Addition) -> Result<Value, Error> {
         }
         reply => given(reply),
     }?;
-    let rendered = result::render(&given, answer);
-    if rendered.is_err() && !given.again {
-        give_back(socket, attachment);
+    let fresh = (!given.again).then(|| (socket.to_owned(), attachment));
+    match result::render(&given, answer) {
+        Ok(said) => Ok(Done { said: Some(said), fresh }),
+        Err(error) => {
+            Done { said: None, fresh }.take_back();
+            Err(error)
+        }
     }
-    rendered
 }
 
 /// One of the calls that together are an ADD, within what is left of its time.

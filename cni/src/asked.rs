@@ -73,7 +73,11 @@ impl Asked {
         let annotations = value.as_object().ok_or_else(wrong)?;
         self.annotated = true;
         for (key, family) in OF_A_POD.into_iter().zip(Family::BOTH).filter(|_| interface == ANNOTATED_INTERFACE) {
-            let Some(value) = annotations.get(key).filter(|value| *value != "") else { continue };
+            let Some(value) =
+                annotations.get(key).filter(|value| value.as_str().is_none_or(|text| !text.trim().is_empty()))
+            else {
+                continue;
+            };
             let address = value.as_str().and_then(asked::address);
             let address = address.filter(|address| Family::of(address) == family);
             self.add(
@@ -139,7 +143,9 @@ mod tests {
         let runtime = |annotations: &Value| json!({ "runtimeConfig": { ANNOTATIONS: annotations } });
         assert_eq!(of("eth0", "", &runtime(&both)), Ok(asked(&["10.0.2.7", "fd00::7"], true)));
         assert_eq!(of("net1", "", &runtime(&both)), Ok(asked(&[], true)));
-        assert_eq!(of("eth0", "", &runtime(&json!({ "cadastre.io/ipv4": "" }))), Ok(asked(&[], true)));
+        for blank in ["", " "] {
+            assert_eq!(of("eth0", "", &runtime(&json!({ "cadastre.io/ipv4": blank }))), Ok(asked(&[], true)));
+        }
         assert_eq!(of("eth0", "", &runtime(&Value::Null)), Ok(asked(&[], false)));
     }
 

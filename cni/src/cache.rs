@@ -6,17 +6,19 @@
 //! ```
 //! `netns` came with libcni 1.3; before that the result's interface of that name says it, if the interface plugin did.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use cadastre_messages::{Attachment, Pod};
 use serde_json::Value;
 
-use crate::args;
+use crate::{args, regular};
 
 const FOLDER: &str = "/var/lib/cni/results";
 const KIND: &str = "cniCacheV1";
+
+/// Of an entry, in bytes: it holds a network configuration, which has some 20 KiB at most.
+const LARGEST: u64 = 1024 * 1024;
 
 /// What is known of one attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub fn is_kept() -> bool {
 /// The attachment's entry, if it has one. One that cannot be read says nothing.
 pub fn entry(attachment: &Attachment) -> Option<Entry> {
     let Attachment { network, container_id, interface } = attachment;
-    match fs::read(Path::new(FOLDER).join(format!("{network}-{container_id}-{interface}"))) {
+    match read(&Path::new(FOLDER).join(format!("{network}-{container_id}-{interface}"))) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(_) => Some(Entry::default()),
         Ok(text) => {
@@ -41,6 +43,15 @@ pub fn entry(attachment: &Attachment) -> Option<Entry> {
             Some(entry.unwrap_or_default())
         }
     }
+}
+
+/// What is no file says nothing.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    if let Some((file, _)) = regular::open(path)? {
+        file.take(LARGEST).read_to_end(&mut text)?;
+    }
+    Ok(text)
 }
 
 pub fn parse(entry: &Value, interface: &str) -> Option<Entry> {

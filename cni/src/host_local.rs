@@ -11,7 +11,7 @@
 //! without one the attachment has ended, and its DEL came when host-local was not asked any more. If the runtime keeps no cache
 //! the record has to be of this boot, since a reboot ends every namespace.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::netconf::field;
-use crate::{cache, log, names, netns};
+use crate::{cache, log, names, netns, regular};
 
 /// Where host-local keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/cni/networks";
@@ -31,6 +31,9 @@ const LAST: &str = "last_reserved_ip.";
 
 /// Of a record, in bytes: a container ID and an interface need far less.
 const LONGEST_RECORD: u64 = 4096;
+
+/// Of a container ID that the agent takes; no runtime makes such long ones.
+const LONGEST_ID: usize = 256;
 
 /// The interface of records that name none.
 const OLD_INTERFACE: &str = "eth0";
@@ -81,12 +84,12 @@ fn read_beside(folder: &Path, network: &str, cached: bool) -> Result<Reserved, E
         let path = entry.map_err(|error| unreadable(folder, error))?.path();
         let Some(kind) = path.file_name().and_then(|name| Kind::of(name.to_str()?)) else { continue };
         let record = match Record::read(&path) {
-            Ok(record) => record,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue, // Released just now.
-            Err(error) if error.kind() == ErrorKind::IsADirectory => {
-                skip(&path, "it is a folder");
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                skip(&path, "it is no file");
                 continue;
             }
+            Err(error) if error.kind() == ErrorKind::NotFound => continue, // Released just now.
             Err(error) => return Err(unreadable(&path, error)),
         };
         let now = Now { boot, cached };
@@ -143,18 +146,18 @@ struct Record {
 }
 
 impl Record {
-    fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+    /// `None` for what is no file.
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let Some((file, metadata)) = regular::open(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.take(LONGEST_RECORD).read_to_end(&mut bytes)?;
-        Ok(Self { text: String::from_utf8_lossy(&bytes).into_owned(), metadata })
+        Ok(Some(Self { text: String::from_utf8_lossy(&bytes).into_owned(), metadata }))
     }
 
     /// Container ID and interface.
     fn holder(&self) -> Option<(&str, &str)> {
         let mut lines = self.text.lines().map(str::trim);
-        let container_id = lines.next().filter(|id| names::is_identifier(id))?;
+        let container_id = lines.next().filter(|id| names::is_identifier(id) && id.len() <= LONGEST_ID)?;
         let interface = lines.next().unwrap_or(OLD_INTERFACE);
         names::is_interface(interface).then_some((container_id, interface))
     }
@@ -224,7 +227,7 @@ mod tests {
         }
 
         fn aged(self, name: &str) -> Self {
-            let file = File::options().write(true).open(self.0.join(name)).unwrap();
+            let file = fs::File::options().write(true).open(self.0.join(name)).unwrap();
             file.set_modified(boot().unwrap() - Duration::from_secs(1)).unwrap();
             self
         }

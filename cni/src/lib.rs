@@ -30,6 +30,7 @@ mod names;
 mod netconf;
 mod netns;
 mod ranges;
+mod regular;
 mod resolver;
 mod result;
 mod route;
@@ -44,6 +45,7 @@ use std::os::fd::AsFd;
 use cadastre_messages::code;
 use serde_json::Value;
 
+use act::Done;
 use environment::{Environment, Variables, Verb};
 use error::Error;
 
@@ -53,27 +55,27 @@ const LONGEST_NETCONF: u64 = 1024 * 1024;
 /// One call of the plugin, from environment and stdin to stdout. Whether it went well.
 #[must_use]
 pub fn main() -> bool {
-    let (output, well) = match run() {
-        Ok(output) => (output, true),
-        Err(error) => (Some(error.render()), false),
+    let (done, well) = match run() {
+        Ok(done) => (done, true),
+        Err(error) => (Done::said(error.render()), false),
     };
-    match output.as_ref().map_or(Ok(()), print) {
+    match done.said.as_ref().map_or(Ok(()), print) {
         Ok(()) => well,
         Err(error) => {
             log::line(&format!("cannot write the answer to stdout: {error}"));
+            done.take_back();
             false
         }
     }
 }
 
-/// What to print on stdout, if anything.
-fn run() -> Result<Option<Value>, Error> {
+fn run() -> Result<Done, Error> {
     let Some(environment) = Environment::parse(Variables::of_process())? else {
         log::line(&about());
-        return Ok(None);
+        return Ok(Done::default());
     };
     if environment.verb == Verb::Version {
-        return Ok(Some(version::supported()));
+        return Ok(Done::said(version::supported()));
     }
     act::on(call::parse(&environment, &stdin()?)?)
 }

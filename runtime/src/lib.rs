@@ -10,6 +10,7 @@
 //! ```
 
 mod api_requests;
+mod callers;
 mod catalog;
 mod causes;
 mod chart_values;

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::{Readiness, Shutdown};
+use crate::{Readiness, Shutdown, callers};
 
 /// What Prometheus calls the format that `prometheus-client` writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -60,9 +60,9 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(Answers { registry: Arc::new(registry), readiness });
     let task = tokio::spawn(async move {
-        let served = axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.requested().await });
-        if let Err(error) = served.await {
-            tracing::error!(%error, "metrics and health server ended");
+        tokio::select! {
+            () = callers::answer(listener, routes) => {}
+            () = shutdown.requested() => {}
         }
     });
     Ok(Server { addr, task })

@@ -51,7 +51,15 @@ pub enum Known {
 fn asked_in(pod: &PartialObjectMeta<Pod>, key: &str, family: Family) -> Option<String> {
     let text = pod.annotations().get(key).filter(|text| !text.trim().is_empty())?;
     let address = asked::address(text).filter(|address| Family::of(*address) == family);
-    Some(address.map_or_else(|| format!("{text} of {key}"), |address| address.to_string()))
+    Some(address.map_or_else(|| format!("{} of {key}", beginning(text)), |address| address.to_string()))
+}
+
+/// Enough of it to be found. Whoever makes Pods may annotate them with 256 KiB, and what an ADD was told is remembered.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 64;
+    let mut letters = text.chars();
+    let shown: String = letters.by_ref().take(SHOWN).collect();
+    if letters.next().is_some() { shown + "…" } else { shown }
 }
 
 /// What a Pod asks for, if it is the one that is meant.
@@ -144,6 +152,20 @@ pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_is_no_address_the_beginning_is_kept() {
+        let [key, _] = ANNOTATIONS;
+        let asked = |text: &str| {
+            let mut pod = PartialObjectMeta::<Pod>::default();
+            pod.metadata.annotations = Some([(key.to_owned(), text.to_owned())].into());
+            Identity::of(&pod).asked
+        };
+        assert_eq!(asked(" "), Vec::<String>::new());
+        assert_eq!(asked("10.0.2.7/24"), ["10.0.2.7"]);
+        assert_eq!(asked("fd00::7"), [format!("fd00::7 of {key}")]);
+        assert_eq!(asked(&"ä".repeat(100_000)), [format!("{}… of {key}", "ä".repeat(64))]);
+    }
 
     #[test]
     fn a_pod_is_known_by_uid_config_hash_or_name() {

@@ -8,6 +8,7 @@
 //! Blocks of a damaged journal are closed until the operator speaks: it may have taken them back in the part that is lost.
 //! Addresses that no block contains wait under no grant for the block that does.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,8 +76,17 @@ impl Pools<Live> {
 impl Book {
     /// Whether an attachment holds it, networks with ranges of their own aside.
     pub(super) fn is_held(&self, address: IpAddr) -> bool {
+        self.held_in_blocks().any(|held| held == address)
+    }
+
+    /// The same of all of them, for who asks often.
+    pub(super) fn held_of_blocks(&self) -> HashSet<IpAddr> {
+        self.held_in_blocks().collect()
+    }
+
+    fn held_in_blocks(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let held = self.held.values().flat_map(|hold| &hold.held.addresses);
-        held.filter(|held| local::network_of(&held.pool).is_none()).any(|held| held.address == address)
+        held.filter(|held| local::network_of(&held.pool).is_none()).map(|held| held.address)
     }
 
     /// Nothing is given from any block, and those in which nothing is are forgotten.

@@ -37,11 +37,13 @@ impl Pools<Live> {
         if self.book.network(&name).taken_over {
             return; // Another caller was faster; since then addresses may have been released.
         }
+        // Of two that have one address the first is believed, however each writes it.
+        let mut used = self.book.held_of_blocks();
         let mut by_attachment: BTreeMap<Attachment, Vec<(IpAddr, Reservation, bool)>> = BTreeMap::new();
         for (reservation, seen) in reservations.into_iter().zip(seen) {
             let known = self.book.held.contains_key(&reservation.attachment) || reservation.attachment.network != name;
             let Ok(address) = reservation.address.parse() else { continue };
-            if !known && !self.book.network(&name).holds(address) && !self.book.is_held(address) {
+            if !known && !self.book.network(&name).holds(address) && used.insert(address) {
                 by_attachment.entry(reservation.attachment.clone()).or_default().push((address, reservation, *seen));
             }
         }

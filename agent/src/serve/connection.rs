@@ -325,12 +325,24 @@ impl std::fmt::Display for Shown<'_> {
 
 /// The call in a line, if it may be acted on.
 pub(super) fn parse(line: &[u8]) -> Result<Call, Refused> {
-    let Request { protocol, mut call } = serde_json::from_slice(line)?;
+    let Request { protocol, mut call } = serde_json::from_slice(line).map_err(|error| of_another(line, error))?;
     if protocol != PROTOCOL {
         return Err(Refused::Protocol(protocol));
     }
     tidy(&mut call)?;
     Ok(call)
+}
+
+/// What another protocol says need not have a shape that is known here.
+fn of_another(line: &[u8], error: serde_json::Error) -> Refused {
+    #[derive(serde::Deserialize)]
+    struct Spoken {
+        protocol: u32,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Spoken { protocol }) if protocol != PROTOCOL => Refused::Protocol(protocol),
+        _ => Refused::Garbled(error),
+    }
 }
 
 /// Strays of white space do not make another attachment, and nothing unprintable or endless gets in.

@@ -20,7 +20,7 @@ pub struct Socket {
     owner: String,
     /// Device and inode of the socket's file.
     identity: (u64, u64),
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// Why nobody can call.
@@ -35,27 +35,10 @@ pub enum ListenError {
 impl Socket {
     /// Listens at `path`. What a dead agent left there is replaced; a living one is left alone.
     pub fn listen(path: &Path, owner: &str) -> Result<Self, ListenError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| ListenError::Io { what, path, source }
-        };
-        let folder = folder_of(path);
-        make_private(folder).map_err(failed("make", folder))?;
-        let lock = Lock::take(&path.with_extension("lock"), owner)?;
-        match fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed("replace", path)(source)),
-        }
-        // Made under another name, so that nobody finds it before its mode is right.
-        let aside = path.with_extension("new");
-        drop(fs::remove_file(&aside));
-        let listener = UnixListener::bind(&aside).map_err(failed("listen at", &aside))?;
-        fs::set_permissions(&aside, Permissions::from_mode(0o600)).map_err(failed("protect", &aside))?;
-        fs::rename(&aside, path).map_err(failed("rename to", path))?;
-        listener.set_nonblocking(true).map_err(failed("prepare", path))?;
-        let identity = identity(path).map_err(failed("look at", path))?;
-        Ok(Self { listener, path: path.to_owned(), owner: owner.to_owned(), identity, _lock: lock })
+        make_private(folder_of(path)).map_err(failed("make", folder_of(path)))?;
+        let lock = Lock::take(&lock_of(path), owner)?;
+        let (listener, identity) = bind(path)?;
+        Ok(Self { listener, path: path.to_owned(), owner: owner.to_owned(), identity, lock })
     }
 
     /// Listens anew if somebody removed the socket. Returns whether that was so.
@@ -63,19 +46,51 @@ impl Socket {
         if identity(&self.path).is_ok_and(|there| there == self.identity) {
             return Ok(false);
         }
-        *self = Self::listen(&self.path, &self.owner)?;
+        make_private(folder_of(&self.path)).map_err(failed("make", folder_of(&self.path)))?;
+        // Without the socket alone the lock is still ours, and could not be taken again.
+        if !self.lock.is_in_place() {
+            self.lock = Lock::take(&lock_of(&self.path), &self.owner)?;
+        }
+        (self.listener, self.identity) = bind(&self.path)?;
         tracing::warn!(path = %self.path.display(), "the socket was removed; it is there again");
         Ok(true)
     }
 
     /// Nobody listens any more.
     pub(super) fn close(self) {
-        let Self { listener, path, owner: _, identity: _, _lock } = self;
+        let Self { listener, path, owner: _, identity: _, lock: _lock } = self;
         drop(listener);
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "the socket could not be removed");
         }
     }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
+    let path = path.to_owned();
+    move |source| ListenError::Io { what, path, source }
+}
+
+fn lock_of(socket: &Path) -> PathBuf {
+    socket.with_extension("lock")
+}
+
+/// Listens in place of whatever is there. Whose lock it is may do that.
+fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), ListenError> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(failed("replace", path)(source)),
+    }
+    // Made under another name, so that nobody finds it before its mode is right.
+    let aside = path.with_extension("new");
+    drop(fs::remove_file(&aside));
+    let listener = UnixListener::bind(&aside).map_err(failed("listen at", &aside))?;
+    fs::set_permissions(&aside, Permissions::from_mode(0o600)).map_err(failed("protect", &aside))?;
+    fs::rename(&aside, path).map_err(failed("rename to", path))?;
+    listener.set_nonblocking(true).map_err(failed("prepare", path))?;
+    let identity = identity(path).map_err(failed("look at", path))?;
+    Ok((listener, identity))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

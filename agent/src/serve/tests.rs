@@ -232,6 +232,18 @@ fn a_removed_folder_is_there_again_with_socket_and_journal() {
 }
 
 #[test]
+fn a_removed_socket_is_there_again_while_its_lock_is_ours() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    let socket = folder.path().join("cadastre.sock");
+    fs::remove_file(&socket).unwrap();
+    until(|| UnixStream::connect(&socket).is_ok());
+    assert_eq!(said(&agent.ask(&del("a"))), "ok");
+    let second = Socket::listen(&socket, "agent of node n2").unwrap_err().to_string();
+    assert!(second.contains("is in use by agent of node n1"), "{second}");
+}
+
+#[test]
 fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
@@ -262,6 +274,14 @@ fn garbage_gets_an_error_and_costs_nobody_else_anything() {
     send(&mut slow, &Call::Report); // And never reads.
     assert_eq!(said(&agent.ask(&add("a"))), "10.0.2.2/24");
     drop(half);
+}
+
+#[test]
+fn another_protocol_is_told_by_its_number_whatever_else_the_line_says() {
+    let said = |line: &[u8]| connection::parse(line).unwrap_err().to_string();
+    assert!(said(b"{\"protocol\":2,\"verb\":\"levitate\"}").starts_with("the caller speaks protocol 2,"));
+    assert!(said(b"{\"protocol\":1,\"verb\":\"levitate\"}").starts_with("the request cannot be read"));
+    assert!(said(b"{\"protocol\":2,").starts_with("the request cannot be read"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The answer suits the interface plugin that asks, or nothing stays reserved.
 
+use std::fs::File;
+
 use serde_json::{Value, json};
 
 use crate::peer::{Act, Peer, error, given, lone, ok};
@@ -110,6 +112,26 @@ fn a_configured_gateway_is_for_blocks_that_have_none() {
         assert!(said.contains("ipam.gateway is"), "{said}");
     }
     assert_eq!(peer.request(), None);
+}
+
+#[test]
+fn d3_an_address_that_cannot_be_printed_is_given_back() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let peer = Peer::new([lone(), ok()]);
+    let plugin = add(&peer, "1.1.0", &json!({}), &json!({}));
+    let mut command = plugin.command();
+    command.stdout(full());
+    let outcome = plugin.run_as(command);
+    assert!(outcome.exit == 1 && outcome.stderr.contains("cannot write the answer"), "{outcome:?}");
+    assert_eq!(peer.requests("verb"), ["add", "del"]);
+    let Act::Reply(mut again) = lone() else { panic!("no reply") };
+    again["again"] = true.into();
+    let peer = Peer::new([Act::Reply(again)]);
+    let plugin = add(&peer, "1.1.0", &json!({}), &json!({}));
+    let mut command = plugin.command();
+    command.stdout(full());
+    assert_eq!(plugin.run_as(command).exit, 1);
+    assert_eq!(peer.requests("verb"), ["add"], "it had them before, and may use them");
 }
 
 #[test]

@@ -90,6 +90,25 @@ fn l4_records_of_every_release_of_host_local_are_told_and_stay_as_they_are() {
 }
 
 #[test]
+fn what_is_no_record_is_left_out_and_stops_nobody() {
+    let peer = Peer::new([take_over(), ok(), given()]);
+    record(&peer.folder, "10.0.0.5", "c5\r\neth0");
+    record(&peer.folder, "10.0.0.6", &"c".repeat(257));
+    let network = data(&peer.folder).join("net");
+    fs::create_dir(network.join("10.0.0.7")).unwrap();
+    for pipe in ["10.0.0.8", "last_reserved_ip.0"] {
+        assert!(Command::new("mkfifo").arg(network.join(pipe)).status().unwrap().success());
+    }
+    let outcome = add(&peer).run();
+    outcome.success();
+    for skipped in ["10.0.0.6", "10.0.0.7", "10.0.0.8", "last_reserved_ip.0"] {
+        assert!(outcome.stderr.contains(skipped), "{skipped}: {outcome:?}");
+    }
+    peer.request();
+    assert_eq!(peer.request().unwrap()["reservations"], json!([reservation("10.0.0.5", "c5", "eth0")]));
+}
+
+#[test]
 fn without_the_runtimes_word_only_records_of_this_boot_count() {
     let peer = Peer::new([take_over(), ok(), given()]);
     record(&peer.folder, "10.0.0.5", "c5\r\neth0");

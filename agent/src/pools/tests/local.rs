@@ -232,6 +232,21 @@ fn what_host_local_reserved_is_asked_for_once_and_kept() {
 }
 
 #[test]
+fn of_two_reservations_of_one_address_the_first_is_believed_however_they_write_it() {
+    let mut pools = live(&["10.0.2.0/29"]);
+    let reservations = vec![
+        reservation("a", "fd00::2"),
+        reservation("b", "FD00:0::2"),
+        reservation("c", "10.0.2.2"),
+        reservation("d", "10.0.2.2"),
+    ];
+    let all = TakeOver { network: "net".into(), reservations, last: vec![], done: true };
+    assert_eq!(ask(&mut pools, at(1), "t", take_over(all)), "ok");
+    assert_eq!(pools.held(), 2);
+    assert_eq!(restored(pools.snapshot(), at(2)).addresses(), pools.addresses());
+}
+
+#[test]
 fn what_could_not_be_recorded_was_not_taken_over() {
     let mut pools = live(&[]);
     let all =
