@@ -36,10 +36,10 @@ pub enum Input {
         token: Token,
         attachment: Attachment,
     },
-    /// Holders that the runtime does not list and whose namespace does not live.
+    /// Holders that the runtime does not list and whose namespace, this one, does not live.
     Gc {
         token: Token,
-        gone: Vec<Holder>,
+        gone: Vec<(Holder, NetnsRecord)>,
     },
     Status {
         token: Token,

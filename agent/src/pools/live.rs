@@ -63,8 +63,8 @@ impl Pools<Live> {
             Input::Check { token, check } => step.replies.push((token, self.compare(&check))),
             Input::Del { token, attachment } => self.del(now, token, &attachment, step),
             Input::Gc { token, gone } => {
-                for holder in gone {
-                    self.release_holder(now, &holder, step);
+                for (holder, netns) in gone {
+                    self.release_of(now, &holder, &netns, step);
                 }
                 step.replies.push((token, Answer::Done));
             }
@@ -87,8 +87,7 @@ impl Pools<Live> {
                 self.settle(step);
             }
             Input::Reclaim(holder, netns) => {
-                let same = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.held.netns == netns);
-                step.by_proof += u64::from(same && self.release_holder(now, &holder, step));
+                step.by_proof += u64::from(self.release_of(now, &holder, &netns, step));
             }
         }
     }
@@ -179,6 +178,12 @@ impl Pools<Live> {
     fn release_holder(&mut self, now: BootTime, holder: &Holder, step: &mut Step) -> bool {
         let same = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.id == holder.id);
         same && self.release(now, &holder.attachment, step).is_some()
+    }
+
+    /// The same, if its namespace is still the one that was looked at: an ADD may have come again meanwhile.
+    fn release_of(&mut self, now: BootTime, holder: &Holder, netns: &NetnsRecord, step: &mut Step) -> bool {
+        let same = self.book.held.get(&holder.attachment).is_some_and(|hold| hold.held.netns == *netns);
+        same && self.release_holder(now, holder, step)
     }
 
     /// CHECK: what we gave is listed, and what is listed of our blocks is what we gave.

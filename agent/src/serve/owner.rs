@@ -366,7 +366,7 @@ impl Verb {
 }
 
 /// Holders that the runtime does not list, without those whose namespace lives: a list may be wrong.
-fn unlisted(pools: &Pools<Live>, gc: &Gc) -> Vec<Holder> {
+fn unlisted(pools: &Pools<Live>, gc: &Gc) -> Vec<(Holder, NetnsRecord)> {
     let Gc { network, valid } = gc;
     let valid: std::collections::HashSet<ValidAttachment> = valid.iter().cloned().collect();
     let listed = |attachment: &Attachment| {
@@ -380,5 +380,5 @@ fn unlisted(pools: &Pools<Live>, gc: &Gc) -> Vec<Holder> {
     };
     let holders = pools.holders(Some(network));
     let gone = holders.filter(|view| !listed(&view.holder.attachment) && unused(view.netns()));
-    gone.map(|view| view.holder).collect()
+    gone.map(|view| (view.holder.clone(), view.netns().clone())).collect()
 }

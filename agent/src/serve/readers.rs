@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 const AT_ONCE: usize = 96;
 
 /// Nobody gives way sooner: a plugin writes its line in one go, and the line may lie in the socket unread.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(10);
 
 /// Those that read, oldest first.
 pub struct Readers {

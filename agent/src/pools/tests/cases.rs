@@ -214,9 +214,12 @@ fn gc_releases_the_listed_holders_only() {
     for name in ["a", "b"] {
         ask(&mut pools, at(1), name, add(name));
     }
-    let gone =
-        pools.holders(Some("net")).map(|view| view.holder).filter(|holder| holder.attachment.container_id == "b");
-    let gone: Vec<Holder> = gone.collect();
+    let unlisted = pools.holders(Some("net")).filter(|view| view.holder.attachment.container_id == "b");
+    let gone: Vec<_> = unlisted.map(|view| (view.holder.clone(), view.netns().clone())).collect();
+    let before = NetnsRecord { path: "/run/netns/before".into(), ..NetnsRecord::default() };
+    let of_before = gone.iter().map(|(holder, _)| (holder.clone(), before.clone())).collect();
+    assert_eq!(ask(&mut pools, at(2), "g", Input::Gc { token: token("g"), gone: of_before }), "ok");
+    assert_eq!(pools.held(), 2, "told again meanwhile, with another namespace");
     assert_eq!(ask(&mut pools, at(2), "g", Input::Gc { token: token("g"), gone }), "ok");
     assert_eq!(pools.holders(None).map(|view| view.holder.attachment.container_id.clone()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(pools.holders(Some("other")).count(), 0);
