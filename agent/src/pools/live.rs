@@ -152,6 +152,9 @@ impl Pools<Live> {
     fn del(&mut self, now: BootTime, token: Token, attachment: &Attachment, step: &mut Step) {
         self.cancel_parked(attachment, step);
         let hold = self.release(now, attachment, step);
+        if hold.is_none() {
+            self.remember_ended(attachment);
+        }
         let (addresses, pod) = hold.map_or_else(Default::default, |hold| {
             (hold.held.addresses.iter().map(|held| held.address).collect(), hold.held.pod.clone())
         });

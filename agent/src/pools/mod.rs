@@ -26,7 +26,7 @@ pub(crate) use tests::fixtures;
 mod take_over;
 mod view;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,8 @@ pub struct Live {
     parked: VecDeque<Parked>,
     /// Something came that a parked ADD may have waited for.
     stirred: bool,
+    /// DELs that released nothing in networks of which host-local's reservations are still to be told: those may list them.
+    ended: BTreeSet<Attachment>,
     /// Addresses that a survey found in namespaces, and that no block contained so far.
     strays: Vec<Stray>,
     /// Blocks of the last assignment that could not be used, and that assignment.

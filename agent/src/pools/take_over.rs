@@ -22,6 +22,9 @@ use super::{Live, Pools, refusal};
 use crate::boot_time::BootTime;
 use crate::record::{Gave, Held, HeldAddress, NetnsRecord, PodName, Record};
 
+/// DELs that are remembered at once: more than a node has pods.
+const MOST_ENDED: usize = 4_096;
+
 impl Pools<Live> {
     /// `seen`: of each reservation, whether the agent found the namespace.
     pub(super) fn take_over(
@@ -41,7 +44,9 @@ impl Pools<Live> {
         let mut used = self.book.held_of_blocks();
         let mut by_attachment: BTreeMap<Attachment, Vec<(IpAddr, Reservation, bool)>> = BTreeMap::new();
         for (reservation, seen) in reservations.into_iter().zip(seen) {
-            let known = self.book.held.contains_key(&reservation.attachment) || reservation.attachment.network != name;
+            let known = self.book.held.contains_key(&reservation.attachment)
+                || self.phase.ended.contains(&reservation.attachment)
+                || reservation.attachment.network != name;
             let Ok(address) = reservation.address.parse() else { continue };
             if !known && !self.book.network(&name).holds(address) && used.insert(address) {
                 by_attachment.entry(reservation.attachment.clone()).or_default().push((address, reservation, *seen));
@@ -58,7 +63,16 @@ impl Pools<Live> {
         step.took_over.push((token, done.then(|| name.clone())));
         if done {
             self.book.network(&name).taken_over = true;
+            self.phase.ended.retain(|ended| ended.network != name);
             step.records.push(Record::TookOver { network: name });
+        }
+    }
+
+    /// The plugin may have read host-local's folder before this DEL came, and tell of it after.
+    pub(super) fn remember_ended(&mut self, attachment: &Attachment) {
+        let awaited = self.book.networks.get(&attachment.network).is_some_and(|network| !network.taken_over);
+        if awaited && self.phase.ended.len() < MOST_ENDED {
+            self.phase.ended.insert(attachment.clone());
         }
     }
 

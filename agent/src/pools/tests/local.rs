@@ -232,6 +232,17 @@ fn what_host_local_reserved_is_asked_for_once_and_kept() {
 }
 
 #[test]
+fn what_ended_while_it_was_being_told_is_not_taken_over() {
+    let mut pools = live(&[]);
+    assert_eq!(give(&mut pools, 1, "new", SET), "take over");
+    ask(&mut pools, at(1), "ended", del("ended"));
+    let reservations = vec![reservation("ended", "10.1.2.2"), reservation("lives", "10.1.2.4")];
+    let all = TakeOver { network: "net".into(), reservations, last: vec![], done: true };
+    assert_eq!(ask(&mut pools, at(2), "t", take_over(all)), "ok");
+    assert_eq!(pools.held(), 1, "only what lives");
+}
+
+#[test]
 fn of_two_reservations_of_one_address_the_first_is_believed_however_they_write_it() {
     let mut pools = live(&["10.0.2.0/29"]);
     let reservations = vec![
