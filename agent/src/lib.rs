@@ -5,8 +5,10 @@
 //!              ▲         └────▶ journal   what survives the death of this process
 //! tombstones ──┤             survey  what lives on the node, if the journal cannot say it
 //! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
+//! command ── audit                        what people ask: an independent look at the addresses of the node
 //! ```
 
+pub mod audit;
 pub mod boot_time;
 pub mod command;
 pub mod desk;

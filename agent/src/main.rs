@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_agent::command::{explain, status};
+use cadastre_agent::audit::gather::Sources;
+use cadastre_agent::command::{audit, explain, status};
 use cadastre_agent::run::{Options, run};
 use cadastre_messages::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -60,6 +61,25 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
     },
+    /// Compare what the agent holds with the network namespaces and with the API server's Pods. Exits with 1 if something is
+    /// found.
+    Audit {
+        /// Mend this one finding, named as the audit prints it.
+        #[arg(long, value_name = "ID", conflicts_with = "output")]
+        fix: Option<String>,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Settings file, for how the API server is reached.
+        #[arg(long, value_name = "FILE", default_value = "/etc/cadastre/config.yaml")]
+        config: PathBuf,
+        /// Socket of the agent.
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// Folder of the network namespaces.
+        #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+        netns_dir: PathBuf,
+    },
     /// Say who has an address, since when, where it came from and what would free it; or why a pod has none.
     Explain {
         /// An address, `namespace/pod`, or a pod's name.
@@ -98,6 +118,13 @@ fn main() -> ExitCode {
             })
         }
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+        Command::Audit { fix, output, config, socket, netns_dir } => {
+            let sources = Sources { socket, namespaces: netns_dir, config };
+            match fix {
+                Some(id) => audit::fix(&sources, &id),
+                None => audit::run(&sources, output == Output::Json),
+            }
+        }
         Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json),
     };
     match done {

@@ -45,6 +45,9 @@ pub const OPERATOR_MANAGER: &str = "cadastre-operator";
 /// Field manager of everything an agent writes.
 pub const AGENT_MANAGER: &str = "cadastre-agent";
 
+/// Key of the taint that keeps pods off a new node until its agent serves; whoever registers the node sets it.
+pub const NOT_READY_TAINT: &str = "cadastre.io/agent-not-ready";
+
 /// Pool of the modes that have only one.
 pub const DEFAULT_POOL: &str = "default";
 

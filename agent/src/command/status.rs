@@ -164,6 +164,7 @@ mod tests {
             owner: owner.into(),
             state: state.into(),
             attachment: None,
+            netns: None,
         }
     }
 

@@ -56,7 +56,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{/* The settings file: these blocks of the values unchanged, without what is null, which means not written. */}}
 {{- define "cadastre.settings" -}}
 {{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "logLevel" "logFormat" "eni" "azure" -}}
-{{- $_ := set $settings "operator" (pick .Values.operator "cooling") -}}
+{{- $_ := set $settings "operator" (pick .Values.operator "cooling" "removeNodeTaints" "setNodeNetworkStatus") -}}
 {{- $_ = set $settings "agent" (pick .Values.agent "addressCooling" "addWait") -}}
 {{- $settings = deepCopy $settings -}}
 {{- include "cadastre.prune" $settings -}}

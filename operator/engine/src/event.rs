@@ -104,6 +104,10 @@ pub struct NodeSeen {
     pub addresses: Vec<Cidr>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// Index in `spec.taints` of the first taint that keeps pods away until the agent serves.
+    pub not_ready_taint: Option<usize>,
+    /// Condition `NetworkUnavailable` is `False`.
+    pub network_available: bool,
     /// Nothing is to be assigned to it: a virtual or Windows node.
     pub excluded: bool,
 }

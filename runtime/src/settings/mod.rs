@@ -106,6 +106,10 @@ pub struct PoolFamily {
 pub struct OperatorSettings {
     /// For how long the blocks of a deleted node are given to nobody. At least two minutes.
     pub block_cooling: Duration,
+    /// Take the taint `cadastre.io/agent-not-ready` off nodes whose agent serves.
+    pub remove_node_taints: bool,
+    /// Say in a Node's conditions that its network is available once its agent serves.
+    pub set_node_network_status: bool,
     /// Labels that a node must have, all of them, to be given blocks. Empty: every node is.
     pub node_selector: BTreeMap<String, String>,
 }

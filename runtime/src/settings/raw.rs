@@ -165,6 +165,10 @@ pub struct RawOperator {
     /// For how long the blocks of a deleted node are given to nobody; at least 2m. Default: 5m.
     #[schemars(schema_with = "duration")]
     pub cooling: Option<String>,
+    /// Take the taint cadastre.io/agent-not-ready off nodes whose agent serves. Default: true.
+    pub remove_node_taints: Option<bool>,
+    /// Set the condition `NetworkUnavailable` of nodes whose agent serves to False. Default: true.
+    pub set_node_network_status: Option<bool>,
 }
 
 /// `agent`

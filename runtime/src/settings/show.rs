@@ -32,6 +32,10 @@ impl fmt::Display for Settings {
             writeln!(f, "nodes with:       {}", list(labels))?;
         }
         writeln!(f, "block cooling:    {}", show(operator.block_cooling))?;
+        let opens =
+            [(operator.remove_node_taints, "untaints"), (operator.set_node_network_status, "sets NetworkUnavailable")];
+        let opens = opens.iter().filter(|(does, _)| *does).map(|(_, what)| (*what).to_owned()).collect();
+        writeln!(f, "on serving nodes: {}", list(opens))?;
         writeln!(f, "address cooling:  {}", show(agent.address_cooling))?;
         writeln!(f, "add wait:         {}", show(agent.add_wait))?;
         if let Some(api_server) = api_server {

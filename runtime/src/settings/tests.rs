@@ -318,7 +318,12 @@ fn nothing_written_is_cilium_s_cluster_pool() {
             Settings {
                 mode: cluster_pool(vec![pool(Family::V4, &["10.0.0.0/8"], 24)]),
                 families: vec![Family::V4],
-                operator: OperatorSettings { block_cooling: Duration::from_mins(5), node_selector: BTreeMap::new() },
+                operator: OperatorSettings {
+                    block_cooling: Duration::from_mins(5),
+                    remove_node_taints: true,
+                    set_node_network_status: true,
+                    node_selector: BTreeMap::new(),
+                },
                 agent: AgentSettings { address_cooling: Duration::from_secs(30), add_wait: Duration::from_secs(10) },
                 api_server: None,
                 log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
@@ -484,6 +489,7 @@ families:         IPv4, IPv6
 pool IPv4:        10.1.0.0/16 in blocks of /24
 pool IPv6:        fd00::/104 in blocks of /120
 block cooling:    5m
+on serving nodes: untaints, sets NetworkUnavailable
 address cooling:  30s
 add wait:         10s
 API server:       https://api:6443

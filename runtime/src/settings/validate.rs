@@ -162,7 +162,12 @@ fn operator(raw: &RawSettings, findings: &mut Findings) -> Option<OperatorSettin
             findings.problem("ipam.operator.nodeSelector", what);
         }
     }
-    Some(OperatorSettings { block_cooling, node_selector })
+    Some(OperatorSettings {
+        block_cooling,
+        remove_node_taints: raw.operator.remove_node_taints.unwrap_or(true),
+        set_node_network_status: raw.operator.set_node_network_status.unwrap_or(true),
+        node_selector,
+    })
 }
 
 fn agent(raw: &RawAgent, findings: &mut Findings) -> Option<AgentSettings> {
