@@ -115,6 +115,7 @@ impl NodeView {
             pod_cidrs,
             machine: machine(status.node_info),
             addresses: addresses(&status.addresses),
+            internal: internal(&status.addresses),
             ready: status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
             excluded,
         };
@@ -134,6 +135,11 @@ fn pod_cidrs(spec: &Spec) -> (Vec<Cidr>, Vec<String>) {
 fn addresses(addresses: &[Address]) -> Vec<Cidr> {
     let of_the_machine = addresses.iter().filter(|address| matches!(&*address.kind, "InternalIP" | "ExternalIP"));
     of_the_machine.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(Cidr::host).collect()
+}
+
+fn internal(addresses: &[Address]) -> Vec<IpAddr> {
+    let internal = addresses.iter().filter(|address| address.kind == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 /// What tells one machine from another, if anything does.
@@ -170,7 +176,10 @@ mod tests {
             "metadata": {"name": "n1", "uid": "u1", "resourceVersion": "77", "creationTimestamp": "1970-01-01T00:01:40Z", "managedFields": [{}]},
             "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/120"], "taints": []},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"}],
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"},
+                    {"type": "ExternalIP", "address": "203.0.113.7"},
+                ],
                 "conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": "True"}],
                 "nodeInfo": {"systemUUID": "EC2D1C2A-0000-1111-2222-333344445555", "machineID": "m"},
                 "images": [{"names": ["big"]}],
@@ -183,7 +192,8 @@ mod tests {
             created: 100,
             pod_cidrs: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/120".parse().unwrap()],
             machine: "ec2d1c2a-0000-1111-2222-333344445555".into(),
-            addresses: vec!["192.168.0.7/32".parse().unwrap()],
+            addresses: vec!["192.168.0.7/32".parse().unwrap(), "203.0.113.7/32".parse().unwrap()],
+            internal: vec!["192.168.0.7".parse().unwrap()],
             ready: true,
             excluded: false,
         };
