@@ -77,8 +77,8 @@ impl NetNs {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
             make()
         };
-        let made = std::thread::spawn(enter).join().map_err(|_| anyhow!("the thread in {} has failed", self.name))?;
-        Ok(made?)
+        let result = std::thread::spawn(enter).join().map_err(|_| anyhow!("the thread in {} has failed", self.name))?;
+        Ok(result?)
     }
 
     /// Whether one ping to `address` from within is answered in 2 s.

@@ -80,10 +80,6 @@ impl Two {
         let program = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]).arg(socket);
         Ok(serde_json::from_str(&program.run().await?.stdout)?)
     }
-
-    fn daemon_sets(&self, client: kube::Client) -> Api<DaemonSet> {
-        Api::namespaced(client, NAMESPACE)
-    }
 }
 
 /// Pods of both nodes reach each other and both nodes, and nodes reach them.
@@ -224,7 +220,7 @@ async fn what_is_altered_is_mended_also_while_it_runs() -> Result<()> {
 async fn all_of_it_stays_until_the_daemon_set_is_gone() -> Result<()> {
     let two = Two::start(&[EXCLUSIVE]).await?;
     let [first, second] = &two.hosts;
-    let daemon_sets = two.daemon_sets(two.cp.admin().await?);
+    let daemon_sets = Api::<DaemonSet>::namespaced(two.cp.admin().await?, NAMESPACE);
     fs::write(first.conf().join("10-other.conf"), "{}")?;
     let alone = async || Ok(first.there(&first.conf())? == ["05-cadastre.conflist", "10-other.conf.cadastre_bak"]);
     until("the other configuration is renamed", alone).await?;
