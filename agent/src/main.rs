@@ -21,6 +21,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 enum Command {
     /// Serve the CNI plugin on this node until told to stop.
     Run {

@@ -80,15 +80,15 @@ impl ControlPlane {
         self.agent_program(&settings, node).await?.start(self.folder(), name)
     }
 
-    /// An agent on a machine of its own, which it sets up, of the chart's `DaemonSet`. `name` is its log's.
-    pub async fn start_agent_on(&self, host: &Host, name: &str, env: &[(&str, &str)]) -> Result<Proc> {
-        let settings = self.settings_file(name).await?;
+    /// An agent on a machine of its own, which it sets up, of the chart's `DaemonSet`.
+    pub async fn agent_program_on(&self, host: &Host, env: &[(&str, &str)]) -> Result<Program> {
+        let settings = self.settings_file(host.name()).await?;
         let program = self.agent_program(&settings, host.name()).await?.netns(host.netns());
         let program = program.arg("--plugin").arg(paths::binary("cadastre")?);
         let program = program.args(["--daemon-set", &format!("{NAMESPACE}/{AGENT}")]);
         let program = program.env("CADASTRE__CNI__INSTALL", "true");
         let program = program.env("CADASTRE__CNI__CONFPATH", host.conf()).env("CADASTRE__CNI__BINPATH", host.bin());
-        env.iter().fold(program, |program, (key, value)| program.env(key, value)).start(self.folder(), name)
+        Ok(env.iter().fold(program, |program, (key, value)| program.env(key, value)))
     }
 
     /// Every `IPAMNode` by name.

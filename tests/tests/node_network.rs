@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -40,8 +41,8 @@ impl Two {
         let hosts = [fabric.host(&cp, 1)?, fabric.host(&cp, 2)?];
         let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
         cp.create_nodes(hosts.iter().map(Host::node)).await?;
-        let first = cp.start_agent_on(&hosts[0], "agent-1", env).await?;
-        let agents = [first, cp.start_agent_on(&hosts[1], "agent-2", env).await?];
+        let start = async |host, name| cp.agent_program_on(host, env).await?.start(cp.folder(), name);
+        let agents = [start(&hosts[0], "agent-1").await?, start(&hosts[1], "agent-2").await?];
         let two = Self { cp, hosts, agents, _operator: operator, _fabric: fabric };
         for number in 0..2 {
             two.connected(number).await?;
@@ -76,10 +77,13 @@ impl Two {
     }
 
     async fn status(&self, number: usize) -> Result<Value> {
-        let socket = self.cp.agent_socket(self.hosts[number].name());
-        let program = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]).arg(socket);
-        Ok(serde_json::from_str(&program.run().await?.stdout)?)
+        status(&self.cp, &self.hosts[number]).await
     }
+}
+
+async fn status(cp: &ControlPlane, host: &Host) -> Result<Value> {
+    let program = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]);
+    Ok(serde_json::from_str(&program.arg(cp.agent_socket(host.name())).run().await?.stdout)?)
 }
 
 /// Pods of both nodes reach each other and both nodes, and nodes reach them.
@@ -290,5 +294,43 @@ async fn what_cannot_be_installed_is_said_everywhere() -> Result<()> {
     says(&format!("cannot make {}: File exists", host.conf().display())).await?;
     fs::remove_file(host.conf())?;
     until("mended", async || Ok(two.status(0).await?["cni"]["ok"] == true && host.conflist().exists())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_read_only_folder_are_said_and_leave_no_half_file() -> Result<()> {
+    let cp = ControlPlane::start().await?;
+    cp.install_chart(DUAL_STACK).await?.ok()?;
+    let fabric = Fabric::new()?;
+    let host = fabric.host(&cp, 1)?;
+    let _operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
+    cp.create_nodes([host.node()]).await?;
+    // The plugin does not fit; the other file system takes nothing. Nobody else sees them.
+    let script = r#"ptp=$(readlink "$0/ptp") && mount -t tmpfs -o size=600k none "$0" && ln -s "$ptp" "$0/ptp" \
+        && mount -t tmpfs -o ro none "$1" && shift && exec "$@""#;
+    let mounts = Program::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    let agent = cp.agent_program_on(&host, &[]).await?.under(mounts.arg(host.bin()).arg(host.conf()));
+    let agent = agent.start(cp.folder(), "agent")?;
+
+    let inside =
+        |path: &Path| Path::new(&format!("/proc/{}/root", agent.pid())).join(path.strip_prefix("/").unwrap_or(path));
+    let says = async |text: String| {
+        let said = async || {
+            Ok(status(&cp, &host).await.is_ok_and(|status| status["cni"]["message"].to_string().contains(&text)))
+        };
+        until(&text, said).await.with_context(|| agent.tail())
+    };
+    let remount = async |folder: &Path, how: &str| {
+        let mount = Program::new("nsenter").arg(format!("--mount=/proc/{}/ns/mnt", agent.pid()));
+        mount.args(["mount", "-o", &format!("remount,{how}")]).arg(folder).run().await?.ok().map(drop)
+    };
+    says(format!("cannot write {}: No space left on device", host.plugin().display())).await?;
+    assert_eq!(host.there(&inside(&host.bin()))?, ["ptp"]);
+    remount(&host.bin(), "size=16m").await?;
+    says(format!("cannot write {}: Read-only file system", host.conflist().display())).await?;
+    assert_eq!(host.there(&inside(&host.bin()))?, ["cadastre", "ptp"]);
+    remount(&host.conf(), "rw").await?;
+    says(format!("{} (ptp", host.conflist().display())).await?;
+    assert_eq!(host.there(&inside(&host.conf()))?, ["05-cadastre.conflist"]);
     Ok(())
 }
