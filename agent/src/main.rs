@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use cadastre_agent::audit::gather::Sources;
 use cadastre_agent::command::{audit, explain, status};
+use cadastre_agent::node::DaemonSetName;
 use cadastre_agent::run::{Options, run};
 use cadastre_messages::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -21,6 +22,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 enum Command {
     /// Serve the CNI plugin on this node until told to stop.
     Run {
@@ -45,6 +47,15 @@ enum Command {
         /// Folder of the network namespaces, looked into likewise.
         #[arg(long, value_name = "DIR", default_value = "/run/netns")]
         netns_dir: PathBuf,
+        /// The plugin that is installed on the node.
+        #[arg(long, value_name = "FILE", default_value = "/cadastre")]
+        plugin: PathBuf,
+        /// `/proc/sys/net` of the node, where it can be written.
+        #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
+        sysctl_dir: PathBuf,
+        /// The `DaemonSet` that this agent is of: if it is gone when the agent stops, what was installed is taken back.
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        daemon_set: Option<DaemonSetName>,
         /// Seconds between two searches for addresses of pods that are gone.
         #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
         reconcile_seconds: f64,
@@ -102,7 +113,19 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { config, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_seconds } => {
+        Command::Run {
+            config,
+            node_name,
+            state_dir,
+            socket,
+            listen,
+            cni_cache,
+            netns_dir,
+            plugin,
+            sysctl_dir,
+            daemon_set,
+            reconcile_seconds,
+        } => {
             let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
             every.and_then(|reconcile_every| {
                 block_on(Options {
@@ -113,6 +136,9 @@ fn main() -> ExitCode {
                     listen,
                     cni_cache,
                     netns_dir,
+                    plugin,
+                    sysctl_dir,
+                    daemon_set,
                     reconcile_every,
                 })
             })

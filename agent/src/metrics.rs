@@ -58,6 +58,9 @@ pub struct Metrics {
     pub undelivered: Counter,
     pub reconciliations: Counter,
     pub suspects: Gauge,
+    pub setup_failed: Gauge,
+    pub routes: Gauge,
+    pub unreached_nodes: Gauge,
 }
 
 impl Metrics {
@@ -80,6 +83,9 @@ impl Metrics {
             undelivered: Counter::default(),
             reconciliations: Counter::default(),
             suspects: Gauge::default(),
+            setup_failed: Gauge::default(),
+            routes: Gauge::default(),
+            unreached_nodes: Gauge::default(),
         };
         metrics.register(catalog);
         metrics
@@ -89,7 +95,7 @@ impl Metrics {
         let Self { addresses, requests, latency, waiting, journal_bytes, journal_compactions, .. } = self.clone();
         let Self { journal_failed, mode_mismatch, cooling_cut_short, tombstones, reclaimed, undelivered, .. } =
             self.clone();
-        let Self { reconciliations, suspects, .. } = self.clone();
+        let Self { reconciliations, suspects, setup_failed, routes, unreached_nodes, .. } = self.clone();
         catalog.show(
             "addresses",
             &["pool", "family", "state"],
@@ -118,6 +124,14 @@ impl Metrics {
         catalog.show("reclaimed", &[], "Attachments released because pod and namespace were gone", reclaimed);
         catalog.show("reconciliations", &[], "Searches for addresses that nobody uses any more", reconciliations);
         catalog.show("suspects", &[], "Attachments that the next search frees if nothing speaks for them", suspects);
+        catalog.show(
+            "setup_failed",
+            &[],
+            "1 while the CNI plugin or its configuration cannot be installed",
+            setup_failed,
+        );
+        catalog.show("routes", &[], "Routes to the blocks of other nodes", routes);
+        catalog.show("unreached_nodes", &[], "Nodes with a block that no route leads to", unreached_nodes);
         catalog.show("undelivered", &[], "Allocations undone because the caller had gone away", undelivered);
     }
 

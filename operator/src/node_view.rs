@@ -124,6 +124,7 @@ impl NodeView {
             ready: status.says("Ready", "True"),
             network_available: status.says("NetworkUnavailable", "False"),
             not_ready_taint: spec.taints.iter().position(|taint| taint.key == NOT_READY_TAINT),
+            internal: internal(&status.addresses),
             excluded,
             addresses: addresses(&status.addresses),
             machine: machine(status.node_info),
@@ -150,6 +151,11 @@ fn pod_cidrs(spec: &Spec) -> (Vec<Cidr>, Vec<String>) {
 fn addresses(addresses: &[Address]) -> Vec<Cidr> {
     let of_the_machine = addresses.iter().filter(|address| matches!(&*address.kind, "InternalIP" | "ExternalIP"));
     of_the_machine.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(Cidr::host).collect()
+}
+
+fn internal(addresses: &[Address]) -> Vec<IpAddr> {
+    let internal = addresses.iter().filter(|address| address.kind == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 /// What tells one machine from another, if anything does.
@@ -187,7 +193,10 @@ mod tests {
             "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/120"],
                 "taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "cadastre.io/agent-not-ready", "effect": "NoExecute"}]},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"}],
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"},
+                    {"type": "ExternalIP", "address": "203.0.113.7"},
+                ],
                 "conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": "True"},
                     {"type": "NetworkUnavailable", "status": "False"}],
                 "nodeInfo": {"systemUUID": "EC2D1C2A-0000-1111-2222-333344445555", "machineID": "m"},
@@ -201,7 +210,8 @@ mod tests {
             created: 100,
             pod_cidrs: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/120".parse().unwrap()],
             machine: "ec2d1c2a-0000-1111-2222-333344445555".into(),
-            addresses: vec!["192.168.0.7/32".parse().unwrap()],
+            addresses: vec!["192.168.0.7/32".parse().unwrap(), "203.0.113.7/32".parse().unwrap()],
+            internal: vec!["192.168.0.7".parse().unwrap()],
             ready: true,
             not_ready_taint: Some(1),
             network_available: true,

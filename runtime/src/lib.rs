@@ -32,7 +32,7 @@ pub use logging::{LoggingError, init_logging};
 pub use readiness::Readiness;
 pub use server::{ServeError, Server, serve};
 pub use settings::{
-    AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
+    AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, InterfacePlugin, KubernetesSettings,
+    LogFormat, LogSettings, ModeSettings, OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
 };
 pub use shutdown::{Shutdown, Trigger};

@@ -253,6 +253,54 @@ fn an_old_operator_stays_until_a_new_one_is_ready() {
     assert_eq!(objects(&recreate, "operator.yaml")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
 }
 
+/// Volumes, capabilities and rules are for what the agent does, and no more.
+#[test]
+fn the_agent_may_do_on_its_node_what_the_values_ask_for() {
+    let of = |values: Value| {
+        let pod = objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
+        let names = |list: &Value| -> Vec<String> {
+            let names = list.as_array().unwrap().iter().filter_map(|entry| entry["name"].as_str());
+            names.filter(|name| name.starts_with("cni-") || name.starts_with("proc")).map(str::to_owned).collect()
+        };
+        let container = &pod["containers"][0];
+        assert_eq!(names(&pod["volumes"]), names(&container["volumeMounts"]));
+        let asks = objects(&values, "agent-rbac.yaml").iter().any(|object| object["kind"] == "Role");
+        assert_eq!(asks, container["args"].to_string().contains("--daemon-set="));
+        let add = container["securityContext"]["capabilities"]["add"].clone();
+        (names(&pod["volumes"]), add, asks)
+    };
+    let volumes = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let everything = volumes(&["cni-cache", "cni-bin", "cni-conf", "proc-sys-net"]);
+    let all = json!(["SYS_ADMIN", "DAC_OVERRIDE", "NET_ADMIN"]);
+    assert_eq!(of(json!({})), (everything.clone(), all.clone(), true));
+    assert_eq!(of(json!({ "autoDirectNodeRoutes": false })), (everything, all.clone(), true));
+    let plugin = volumes(&["cni-cache", "cni-bin", "proc-sys-net"]);
+    assert_eq!(of(json!({ "cni": { "customConf": true } })), (plugin, all, true));
+    let nothing = (volumes(&["cni-cache"]), json!(["SYS_ADMIN"]), false);
+    assert_eq!(of(json!({ "cni": { "install": false } })), nothing);
+    let routes = (volumes(&["cni-cache", "proc-sys-net"]), json!(["SYS_ADMIN", "NET_ADMIN"]), true);
+    assert_eq!(of(json!({ "cni": { "install": false }, "autoDirectNodeRoutes": true })), routes);
+    let own = json!({ "agent": { "securityContext": { "privileged": true, "capabilities": null } } });
+    assert_eq!(of(own).1, json!(["DAC_OVERRIDE", "NET_ADMIN"]));
+}
+
+#[test]
+fn the_folders_are_mounted_where_the_settings_say() {
+    for values in [json!({}), json!({ "cni": { "confPath": "/c/net.d", "binPath": "/c/bin" } })] {
+        let settings = Settings::from_yaml(&settings_file(&values)).unwrap().cni;
+        let (conf, bin) = (settings.conflist.unwrap().conf_path, settings.bin_path.unwrap());
+        let pod = objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
+        let mounted = |name: &str| {
+            let of =
+                |list: &Value| list.as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap().clone();
+            let (mount, volume) = (of(&pod["containers"][0]["volumeMounts"]), of(&pod["volumes"]));
+            assert_eq!(mount["mountPath"], volume["hostPath"]["path"]);
+            PathBuf::from(mount["mountPath"].as_str().unwrap())
+        };
+        assert_eq!((mounted("cni-conf"), mounted("cni-bin")), (conf, bin));
+    }
+}
+
 #[test]
 fn probes_go_to_where_the_server_listens() {
     let container = |values| objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"]["containers"][0].clone();

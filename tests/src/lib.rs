@@ -11,6 +11,7 @@
 //! Trace, Step                      what a process does, and its death at any step of it
 //! NetNs, Cni                       where pods live, and what attaches them
 //! Machine                          the namespaces of a node with two pods, and a cable between two network cards
+//! Fabric, Host                     nodes of their own on one switch, with folders for CNI
 //! Interface                        one attachment by one interface plugin, called without libcni
 //! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
@@ -28,6 +29,7 @@ mod cluster;
 mod cni;
 mod control_plane;
 mod eventually;
+mod fabric;
 mod figures;
 mod flags;
 mod history;
@@ -51,6 +53,7 @@ pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
 pub use cni::{Attachment, Cni, Interface, Release, call_plugin};
 pub use control_plane::{Builder, ControlPlane};
 pub use eventually::{Probe, eventually, until};
+pub use fabric::{Fabric, Host, MTU};
 pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
 pub use lone::{Lone, Seed, ask, holders};

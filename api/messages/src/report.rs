@@ -18,6 +18,12 @@ pub struct Report {
     pub mode: String,
     /// The journal and the state folder.
     pub journal: Part,
+    /// What the agent installed on its node; absent if nothing is to be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<Part>,
+    /// Its routes to the blocks of other nodes; absent if there are to be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Part>,
     /// Since the API server was heard last, in seconds.
     pub heard: Option<u64>,
     /// The operator's last word.

@@ -55,7 +55,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{/* The settings file: these blocks of the values unchanged, without what is null, which means not written. */}}
 {{- define "cadastre.settings" -}}
-{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "logLevel" "logFormat" "eni" "azure" -}}
+{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "cni" "autoDirectNodeRoutes" "MTU" "logLevel" "logFormat" "eni" "azure" -}}
 {{- $_ := set $settings "operator" (pick .Values.operator "cooling" "removeNodeTaints" "setNodeNetworkStatus") -}}
 {{- $_ = set $settings "agent" (pick .Values.agent "addressCooling" "addWait") -}}
 {{- $settings = deepCopy $settings -}}
@@ -74,4 +74,22 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- $_ := unset $dict $key -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+What agents do on their nodes, with the defaults of the settings (a test compares them): whether they install, whether they
+write a CNI configuration, whether they make routes, and in which folders.
+*/}}
+{{- define "cadastre.node" -}}
+{{- $cni := .Values.cni | default dict -}}
+{{- $install := ne (toString $cni.install) "false" -}}
+{{- $writes := and $install (ne (toString $cni.customConf) "true") -}}
+{{- $routes := kindIs "bool" .Values.autoDirectNodeRoutes | ternary .Values.autoDirectNodeRoutes $writes -}}
+{{- dict
+  "install" $install
+  "writes" $writes
+  "routes" $routes
+  "confPath" ($cni.confPath | default "/etc/cni/net.d")
+  "binPath" ($cni.binPath | default "/opt/cni/bin")
+  | toJson -}}
 {{- end -}}

@@ -212,7 +212,9 @@ mod tests {
     }
 
     fn grant(block: &str) -> Uuid {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, block.as_bytes())
+        // Another one for each block.
+        let number = block.bytes().fold(7_u128, |sum, byte| sum * 31 + u128::from(byte));
+        uuid::Builder::from_u128(number).into_uuid()
     }
 
     fn seen(name: &str) -> NodeSeen {
@@ -228,8 +230,10 @@ mod tests {
             retiring: false,
         };
         let ipam = NodeIpam { allocated: vec![allocated], pod_cidrs: vec![] };
-        let mut node =
-            IPAMNode::new(name, IPAMNodeSpec { mode: Mode::ClusterPool, node_uid: format!("uid-{name}"), ipam });
+        let mut node = IPAMNode::new(
+            name,
+            IPAMNodeSpec { mode: Mode::ClusterPool, node_uid: format!("uid-{name}"), addresses: vec![], ipam },
+        );
         node.metadata.uid = Some(format!("object-{name}"));
         node
     }

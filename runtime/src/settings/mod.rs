@@ -8,6 +8,7 @@
 //! ```
 //! Keys are those of the chart's values.yaml, which are Cilium's where Cilium has one.
 
+mod cni;
 mod duration;
 mod effect;
 mod findings;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use cadastre_api::Mode;
 use cadastre_core::{AddrRange, Cidr, Family};
 
+pub use cni::{CniSettings, Conflist, InterfacePlugin};
 pub use problem::{Problem, SettingsError};
 pub use raw::RawSettings;
 use shape::Shape;
@@ -45,6 +47,8 @@ pub struct Settings {
     pub operator: OperatorSettings,
     /// What only the agent reads.
     pub agent: AgentSettings,
+    /// What the agent sets up on its node.
+    pub cni: CniSettings,
     /// Where the API server is, if the address that kubelet announces shall not be used.
     pub api_server: Option<ApiServer>,
     /// Logging of both.
