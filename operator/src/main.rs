@@ -95,7 +95,7 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Compare ledger, IPAMNodes, Nodes, agents' reports and Pods with each other. Exits with 1 if something is found.
+    /// Compare ledger, `IPAMNodes`, Nodes, the words of agents, and Pods with each other. Exits with 1 if something is found.
     Audit {
         /// Mend this one finding, named as the audit prints it.
         #[arg(long, value_name = "ID", conflicts_with = "output")]
