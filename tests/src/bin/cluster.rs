@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 use std::{env, process};
 
@@ -18,7 +18,17 @@ const UP_TIMEOUT: Duration = Duration::from_mins(3);
 const DOWN_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let folder = folder()?;
     match env::args().nth(1).as_deref() {
         Some("up") => up(&folder).await,
