@@ -142,7 +142,7 @@ async fn running_now(lab: &Lab) -> Result<Vec<Running>> {
         ensure!(pod.addresses.len() == 2, "{} has {:?}", pod.name, pod.addresses);
         for address in &pod.addresses {
             ensure!(
-                blocks.iter().any(|block| block.contains(*address)),
+                blocks.iter().any(|block| block.contains_addr(*address)),
                 "{address} of {} is not in {blocks:?}",
                 pod.name
             );

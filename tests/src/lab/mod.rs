@@ -14,6 +14,7 @@
 //! dropped, or its process dies, all its processes die, and `tests/lab/reap.sh` removes what is left.
 
 mod cgroups;
+mod config;
 mod images;
 mod network;
 mod node;

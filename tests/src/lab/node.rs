@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::cgroups::Cgroups;
-use super::images;
 use super::network::{self, Network};
 use super::reaper::Reaper;
+use super::{config, images};
 use crate::flags::flag;
 use crate::home::API;
 use crate::{ControlPlane, NetNs, Output, Proc, Program, Scratch, access, eventually, repo, tool};
@@ -69,9 +69,6 @@ impl Node {
         for plugin in PLUGINS {
             fs::copy(tool(plugin)?, plugins.join(plugin)).with_context(|| format!("the plugin {plugin}"))?;
         }
-        let containerd = include_str!("../../lab/containerd.toml").replace("VERSION", images::version());
-        node.scratch.write("etc/containerd.toml", containerd)?;
-        node.scratch.write("etc/kubelet.yaml", include_str!("../../lab/kubelet.yaml"))?;
         Ok(node)
     }
 
@@ -138,6 +135,7 @@ impl Node {
         if self.alive.is_some() {
             bail!("{} runs already", self.name);
         }
+        config::write(&self.scratch).await?;
         self.cgroups.create()?;
         let pid_file = self.scratch.path().join(PID_FILE);
         if let Err(error) = fs::remove_file(&pid_file) {

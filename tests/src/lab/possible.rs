@@ -32,7 +32,8 @@ impl Lab {
 
 /// Tries what a node is made of.
 fn kernel() -> Result<(), String> {
-    let try_all = "ip link add bridge0 type bridge && ip link add end0 type veth peer name end1 && mount -t tmpfs none /mnt";
+    let try_all =
+        "ip link add bridge0 type bridge && ip link add end0 type veth peer name end1 && mount -t tmpfs none /mnt";
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "sh", "-c", try_all]);
     let output = unshare.output().map_err(|error| format!("unshare: {error}"))?;
