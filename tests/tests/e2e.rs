@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use anyhow::{Context as _, Result, ensure};
-use cadastre_tests::{DUAL_STACK, Lab, NAMESPACE, Program, Scratch, eventually, held, until};
+use cadastre_tests::{DUAL_STACK, Lab, NAMESPACE, Program, eventually, held, until};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -27,10 +27,11 @@ async fn a_killed_cluster_leaves_nothing_behind() -> Result<()> {
     if !possible() {
         return Ok(());
     }
-    let scratch = Scratch::new()?;
-    let keeper = Program::new(env!("CARGO_BIN_EXE_cluster")).arg("keep").env("CADASTRE_CACHE", scratch.path());
-    let keeper = keeper.start(scratch.path(), "keeper")?;
-    let usage = scratch.path().join("cluster/usage");
+    // No `Scratch`: the other test looks for those that this process left.
+    let folder = tempfile::Builder::new().prefix("cadastre-keeper-").tempdir()?;
+    let keeper = Program::new(env!("CARGO_BIN_EXE_cluster")).arg("keep").env("CADASTRE_CACHE", folder.path());
+    let keeper = keeper.start(folder.path(), "keeper")?;
+    let usage = folder.path().join("cluster/usage");
     eventually(Duration::from_mins(3), "the cluster", async || {
         ensure!(keeper.is_running(), "{}", keeper.tail());
         Ok(fs::metadata(&usage)?)
@@ -133,8 +134,9 @@ async fn running(lab: &Lab) -> Result<Vec<Running>> {
 }
 
 async fn running_now(lab: &Lab) -> Result<Vec<Running>> {
-    let pods = Api::<Pod>::namespaced(lab.cp.admin().await?, "default").list(&ListParams::default().labels("app=try"));
-    let pods: Vec<Running> = pods.await?.into_iter().filter(is_ready).map(of).collect::<Result<_>>()?;
+    let of_test = ListParams::default().labels("app=try");
+    let pods = Api::<Pod>::namespaced(lab.cp.admin().await?, "default").list(&of_test).await?;
+    let pods: Vec<Running> = pods.into_iter().filter(is_ready).map(of).collect::<Result<_>>()?;
     ensure!(pods.len() == PODS, "{} of {PODS} are ready", pods.len());
     let blocks = lab.cp.blocks().await?;
     for pod in &pods {
