@@ -78,13 +78,14 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
         Ok(said_boot_id(&lab).await?.as_deref() == lab.nodes[0].boot_id().ok())
     })
     .await?;
+    // From its first word on: reconciliation would release them too, a minute later.
+    let first = eventually(Duration::from_mins(1), "the agent", async || attachments(&lab, 0).await).await?;
+    assert!(first.values().all(|id| !old.contains(id)), "one of {old:?} is still in {first:?}");
     let holders = async || -> Result<()> {
         let (pods, held) = (running_now(&lab).await?, attachments(&lab, 0).await?);
-        let here: BTreeSet<IpAddr> =
-            pods.iter().filter(|pod| pod.node == lab.nodes[0].name()).flat_map(|pod| pod.addresses.clone()).collect();
-        let held_now: BTreeSet<IpAddr> = held.keys().copied().collect();
-        ensure!(here == held_now, "pods have {here:?}, and the agent holds {held_now:?}");
-        ensure!(held.values().all(|id| !old.contains(id)), "one of {old:?} is still in {held:?}");
+        let here = pods.iter().filter(|pod| pod.node == lab.nodes[0].name()).flat_map(|pod| pod.addresses.clone());
+        let (here, held): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (here.collect(), held.into_keys().collect());
+        ensure!(here == held, "pods have {here:?}, and the agent holds {held:?}");
         Ok(())
     };
     eventually(Duration::from_mins(2), "new addresses for the pods of the node that rebooted", holders).await?;

@@ -37,8 +37,8 @@ fn kernel() -> Result<(), String> {
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "sh", "-c", try_all]);
     let output = unshare.output().map_err(|error| format!("unshare: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    if !output.status.success() {
+        return Err(format!("namespaces: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
+    Ok(())
 }
