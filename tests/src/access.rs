@@ -62,12 +62,12 @@ impl ControlPlane {
     }
 }
 
-/// A kubeconfig for a token, as JSON, which is YAML too.
+/// A kubeconfig for a token, as JSON, which is YAML too. Whatever the address, the certificate is for `kubernetes`.
 pub(crate) fn kubeconfig(url: &str, ca: &Path, token: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": ca}}],
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": ca, "tls-server-name": "kubernetes"}}],
         "users": [{"name": "test", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         "current-context": "test",

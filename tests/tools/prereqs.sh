@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Checks that what the Makefile needs is here: Rust and Go, which it presumes, and a few Debian packages, which it installs
 # when it may.
+#
+#   prereqs.sh           for everything but a cluster
+#   prereqs.sh cluster   also for `make cluster` and the tests on one, if this machine can have one
 set -euo pipefail
 
 missing_toolchain=()
@@ -25,6 +28,13 @@ need strace strace
 # The reference CNI plugins as Debian has them: interface plugins of an older release than those that we build.
 [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+# Nodes need cgroup v1; where it is missing those tests say so and pass.
+if [ "${1:-}" = cluster ] && grep -q '^[0-9]*:[^:]*\bmemory\b' /proc/self/cgroup; then
+  need containerd containerd
+  need runc runc
+  need busybox busybox-static
+  command -v podman >/dev/null || need buildah buildah
+fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
