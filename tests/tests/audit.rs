@@ -108,7 +108,7 @@ async fn what_is_wrong_on_a_node_is_found_and_mended_one_by_one() -> Result<()> 
     let unheld = last_but(block, 5)?;
     b.run(&["ip", "address", "add", &format!("{unheld}/32"), "dev", "lo"]).await?.ok()?;
     let id = format!("unheld/{unheld}");
-    assert_eq!(node.found().await?, [id.clone()]);
+    assert_eq!(node.found().await?, std::slice::from_ref(&id));
     node.audit(&["--fix", &id]).await?.ok()?;
     assert_eq!(node.found().await?, [""; 0]);
     let held = report(&node.cp).await?["addresses"].as_array().context("no addresses")?.clone();
@@ -117,7 +117,7 @@ async fn what_is_wrong_on_a_node_is_found_and_mended_one_by_one() -> Result<()> 
     // Twice: that is for people.
     b.run(&["ip", "address", "add", &format!("{}/32", of_a[0]), "dev", "lo"]).await?.ok()?;
     let id = format!("duplicate/{}", of_a[0]);
-    assert_eq!(node.found().await?, [id.clone()]);
+    assert_eq!(node.found().await?, std::slice::from_ref(&id));
     let refused = node.audit(&["--fix", &id]).await?;
     assert!(!refused.success() && refused.stderr.contains("delete all but one"), "{refused:?}");
     b.run(&["ip", "address", "del", &format!("{}/32", of_a[0]), "dev", "lo"]).await?.ok()?;

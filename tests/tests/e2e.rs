@@ -186,8 +186,10 @@ async fn ping_neighbours(lab: &Lab, pods: &[Running]) -> Result<()> {
         for address in to.addresses.iter().chain(&other.addresses) {
             let address = address.to_string();
             let ping = ["exec", &from.name, "--", "busybox", "ping", "-c", "1", "-W", "2", &address];
-            until(&format!("a ping of {address} from {}", from.name), async || Ok(lab.cp.kubectl(&ping).await?.success()))
-                .await?;
+            until(&format!("a ping of {address} from {}", from.name), async || {
+                Ok(lab.cp.kubectl(&ping).await?.success())
+            })
+            .await?;
             let ping = ["ping", "-n", "-c", "1", "-W", "2", &address];
             until(&format!("a ping of {address} from {}", node.name()), async || Ok(node.exec(&ping).await?.success()))
                 .await?;
