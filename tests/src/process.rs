@@ -99,12 +99,17 @@ impl Proc {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The answer of its health server, with the head: the address is in its log, that of its last life at the end.
-    pub async fn http(&self, path: &str) -> Result<String> {
+    /// Where its health server listens: the address is in its log, that of its last life at the end.
+    pub fn listens(&self) -> Result<String> {
         let log = self.log();
         let address = log.rsplit_once("listen=").map(|(_, rest)| rest).and_then(|rest| rest.split_whitespace().next());
-        let address = address.context("no address in the log")?;
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        address.map(str::to_owned).context("no address in the log")
+    }
+
+    /// The answer of its health server, with the head.
+    pub async fn http(&self, path: &str) -> Result<String> {
+        let address = self.listens()?;
+        let mut stream = tokio::net::TcpStream::connect(&address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
