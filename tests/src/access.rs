@@ -30,13 +30,14 @@ impl ControlPlane {
     /// As [`ControlPlane::service_account_kubeconfig`], but with the token that a pod on `node` would get: it names the
     /// pod and the node, as admission policies like to check. Such a pod is created, once.
     pub async fn service_account_kubeconfig_on(&self, namespace: &str, name: &str, node: &str) -> Result<PathBuf> {
-        let token = self.token_on(namespace, name, node).await?;
+        // Boxed, as futures of tests that start agents would grow too large.
+        let token = Box::pin(self.token_on(namespace, name, node)).await?;
         self.scratch.write(&format!("{namespace}.{name}-{node}.kubeconfig"), self.kubeconfig(&token).to_string())
     }
 
     /// A client with that token.
     pub async fn service_account_client_on(&self, namespace: &str, name: &str, node: &str) -> Result<Client> {
-        client(self.kubeconfig(&self.token_on(namespace, name, node).await?)).await
+        client(self.kubeconfig(&Box::pin(self.token_on(namespace, name, node)).await?)).await
     }
 
     async fn token_on(&self, namespace: &str, name: &str, node: &str) -> Result<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use cadastre_tests::{DUAL_STACK, NODE, Proc, Program, Served, eventually, repo, served};
 use serde_json::{Value, json};
 
@@ -111,11 +111,8 @@ async fn the_dashboard_shows_what_operator_and_agent_serve() -> Result<()> {
     for (title, expression) in &queries {
         let found = async || {
             let series = query(&address, expression).await?;
-            if series.is_empty() != expression.contains(LATER) {
-                Err(anyhow!("{} series", series.len()))
-            } else {
-                Ok(())
-            }
+            ensure!(series.is_empty() == expression.contains(LATER), "{} series", series.len());
+            Ok(())
         };
         eventually(SOON, &format!("series of {title:?}: {expression}"), found).await?;
     }

@@ -54,7 +54,9 @@ async fn the_operator_is_restricted_but_for_the_nodes_network() -> Result<()> {
 
     pod["spec"]["hostNetwork"] = false.into();
     let ports = pod["spec"]["containers"][0]["ports"].as_array_mut().context("no ports")?;
-    ports.iter_mut().for_each(|port| port["hostPort"] = 0.into());
+    for port in ports {
+        port["hostPort"] = 0.into();
+    }
     assert_eq!(violations(&cp, &pod).await?, None, "nothing else is against it");
     Ok(())
 }
