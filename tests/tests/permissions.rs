@@ -74,7 +74,9 @@ async fn used_is_granted(cp: &ControlPlane) -> Result<()> {
         };
         let powers = [of(""), of(&event.namespace)];
         ensure!(event.code != 403 && powers.iter().any(|power| granted.contains(power)), "not granted: {event:?}");
-        powers.iter().for_each(|power| drop(unused.take(power)));
+        for power in &powers {
+            unused.remove(power);
+        }
     }
     ensure!(unused.is_empty(), "granted, and not used: {unused:#?}");
     Ok(())
