@@ -22,7 +22,6 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 enum Command {
     /// Serve the CNI plugin on this node until told to stop.
     Run {
@@ -39,7 +38,7 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
         /// Where metrics and health are served; port 0 lets the kernel choose.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962", value_parser = cadastre_runtime::listen_addr)]
         listen: SocketAddr,
         /// libcni's folder: its cache of results says who has which address if the journal cannot.
         #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]

@@ -74,7 +74,7 @@ enum Command {
         #[arg(long)]
         recover: bool,
         /// Where /metrics, /healthz and /readyz are served.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963", value_parser = cadastre_runtime::listen_addr)]
         listen: SocketAddr,
     },
     /// Validate a settings file and print what it comes to. Exits with 1 if it is wrong.

@@ -57,9 +57,9 @@ impl ControlPlane {
         self.operator_program(&settings, flags).await?.start(self.folder(), name)
     }
 
-    /// `cadastre-agent run` for this node under its own account. Its state and its socket lie in a folder of its own.
+    /// `cadastre-agent run` for this node under its own account, with the token of a pod on it. Its state and its socket lie in a folder of its own.
     pub async fn agent_program(&self, settings: &std::path::Path, node: &str) -> Result<Program> {
-        let kubeconfig = self.service_account_kubeconfig(NAMESPACE, AGENT).await?;
+        let kubeconfig = self.service_account_kubeconfig_on(NAMESPACE, AGENT, node).await?;
         let program = Program::ours("cadastre-agent")?.env("KUBECONFIG", kubeconfig);
         let program = program.arg("run").arg("--config").arg(settings).args(["--node-name", node]);
         let of_node = |name: &str| self.folder().join(node).join(name);

@@ -53,6 +53,7 @@ fn audit_policy() -> String {
         {"group": "", "resources": ["nodes", "nodes/status", "events", "pods", "namespaces"]},
         {"group": "events.k8s.io"},
         {"group": "coordination.k8s.io"},
+        {"group": "networking.k8s.io"},
     ]);
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",

@@ -114,7 +114,8 @@ impl Proc {
         ask(tokio::net::TcpStream::from_std(stream)?, address, path).await
     }
 
-    fn listens(&self) -> Result<SocketAddr> {
+    /// Where its health server listens.
+    pub fn listens(&self) -> Result<SocketAddr> {
         let log = self.log();
         let address = log.rsplit_once("listen=").map(|(_, rest)| rest).and_then(|rest| rest.split_whitespace().next());
         Ok(address.context("no address in the log")?.parse()?)

@@ -27,6 +27,8 @@ need iptables iptables
 need strace strace
 # The reference CNI plugins as Debian has them: interface plugins of an older release than those that we build.
 [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
+# Prometheus and promtool.
+need promtool prometheus
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 # Nodes need cgroup v1; where it is missing those tests say so and pass.
 if [ "${1:-}" = cluster ] && grep -q '^[0-9]*:[^:]*\bmemory\b' /proc/self/cgroup; then
@@ -43,4 +45,13 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "prereqs: installing the Debian packages ${packages[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
+# Some packages start a service when they are installed, unless this file forbids it; we want their programs only.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  printf '#!/bin/sh\nexit 101\n' > $policy
+  chmod +x $policy
+fi
 { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >&2
+# Nor at the next boot.
+if [ -d /run/systemd/system ] && [[ " ${packages[*]} " == *' prometheus '* ]]; then systemctl disable --quiet prometheus >&2; fi

@@ -292,12 +292,11 @@ impl Owner {
                 ..Outlook::default()
             },
         };
-        let differs = outlook.mode_differs(self.identity.configured).is_some();
-        let metrics = &self.metrics;
+        let (metrics, configured) = (&self.metrics, self.identity.configured);
         self.outlook.send_if_modified(|shown| {
             let changed = *shown != outlook;
             if changed {
-                metrics.show(shown, &outlook, differs);
+                metrics.show(shown, &outlook, configured);
                 *shown = outlook;
             }
             changed

@@ -23,15 +23,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* An address with a port as --listen wants it: IPv6 in brackets. */}}
+{{/* An address with a port as --listen wants it: IPv6 in brackets. The node's own is known when the pod starts. */}}
 {{- define "cadastre.listen" -}}
-{{- $host := .host -}}
+{{- $host := ternary "$(HOST_IP)" .host (eq .host "node") -}}
 {{- printf "%s:%d" (ternary (printf "[%s]" $host) $host (contains ":" $host)) (int .port) -}}
 {{- end -}}
 
 {{/* Both probes of a component. kubelet asks at the node's address; a narrower --listen has to be asked there. */}}
 {{- define "cadastre.probes" -}}
-{{- $any := list "::" "0.0.0.0" -}}
+{{- $any := list "::" "0.0.0.0" "node" -}}
 {{- range $probe, $path := dict "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
 {{ $probe }}:
   httpGet:

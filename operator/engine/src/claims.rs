@@ -273,6 +273,11 @@ impl Engine {
     }
 }
 
+/// Whether another node has a part in any of it.
+pub(crate) fn is_disputed(contested: &Contested) -> bool {
+    contested.values().any(|others| !others.is_empty())
+}
+
 /// For condition and Event; `None` if no other node has a part in it.
 pub(crate) fn contest_message(contested: &Contested) -> Option<String> {
     let disputed: Vec<_> = contested

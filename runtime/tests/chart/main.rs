@@ -4,58 +4,18 @@
 // A panic is how a test fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod documents;
+mod helm;
+mod monitoring;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::path::PathBuf;
 
 use cadastre_runtime::{ModeSettings, RawSettings, Settings};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-fn repo() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-fn chart(file: &str) -> String {
-    std::fs::read_to_string(repo().join("charts/cadastre").join(file)).unwrap()
-}
-
-/// Helm among the tools: the Makefile says by environment where they are; under plain `cargo test` we ask it.
-fn helm() -> Command {
-    static HELM: OnceLock<PathBuf> = OnceLock::new();
-    let helm = HELM.get_or_init(|| {
-        let asked = || {
-            let output = Command::new("make").arg("-s").arg("-C").arg(repo()).arg("tools-path").output().unwrap();
-            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-        };
-        let helm = std::env::var_os("CADASTRE_TOOLS").map_or_else(asked, PathBuf::from).join("helm");
-        assert!(helm.exists(), "{} does not exist: run `make tools`", helm.display());
-        helm
-    });
-    Command::new(helm)
-}
-
-/// What Helm makes of the chart with these values.
-fn render(values: &Value, arguments: &[&str]) -> Output {
-    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
-    std::fs::write(file.path(), values.to_string()).unwrap();
-    let mut helm = helm();
-    helm.args(["template", "cadastre", "--namespace", "kube-system", "--values"]).arg(file.path()).args(arguments);
-    helm.arg(repo().join("charts/cadastre")).output().unwrap()
-}
-
-/// Every object of one template.
-fn objects(values: &Value, template: &str) -> Vec<Value> {
-    let output = render(values, &["--show-only", &format!("templates/{template}")]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let stream = String::from_utf8(output.stdout).unwrap();
-    stream.split("\n---\n").filter_map(|text| yaml(text).as_object().cloned().map(Value::Object)).collect()
-}
-
-fn yaml(text: &str) -> Value {
-    serde_saphyr::from_str(text).unwrap()
-}
+use crate::helm::{chart, helm, objects, render, repo, yaml};
 
 /// The settings file that the processes get.
 fn settings_file(values: &Value) -> String {
@@ -147,15 +107,11 @@ fn every_key_is_in_values_yaml_with_an_explanation() {
         }
     }
     assert_eq!(missing, "", "keys of the schema that values.yaml lacks");
-    let known = keys(&schema, "").into_iter().map(|(path, _)| path.rsplit('.').next().unwrap().to_owned());
-    let known = known.collect::<std::collections::BTreeSet<_>>();
-    let mut above = "";
-    for line in text.lines() {
-        let key = line.trim().split(':').next().unwrap();
-        let explained = above.trim().starts_with('#');
-        assert!(!known.contains(key) || explained, "no comment above `{line}`");
-        above = line;
-    }
+    let explained: Vec<_> = documents::explained(&text).into_iter().map(|key| key.path).collect();
+    let is_explained = |path: &str| explained.iter().any(|of| path == of || path.starts_with(&format!("{of}.")));
+    let silent: Vec<_> =
+        keys(&schema, "").into_iter().map(|(path, _)| path).filter(|path| !is_explained(path)).collect();
+    assert_eq!(silent, [""; 0], "keys without a comment `# -- …` above them");
 }
 
 #[test]
