@@ -220,7 +220,9 @@ fn the_agent_may_do_on_its_node_what_the_values_ask_for() {
         };
         let container = &pod["containers"][0];
         assert_eq!(names(&pod["volumes"]), names(&container["volumeMounts"]));
-        let asks = objects(&values, "agent-rbac.yaml").iter().any(|object| object["kind"] == "Role");
+        let asks = objects(&values, "agent-rbac.yaml")
+            .iter()
+            .any(|object| object["kind"] == "Role" && object["metadata"]["name"] == "cadastre-agent");
         assert_eq!(asks, container["args"].to_string().contains("--daemon-set="));
         let add = container["securityContext"]["capabilities"]["add"].clone();
         (names(&pod["volumes"]), add, asks)
