@@ -21,6 +21,7 @@ use futures::future::try_join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 const CALLERS: usize = 8;
 /// Attachments of one caller, so that it seldom waits for itself.
@@ -29,6 +30,8 @@ const EACH: usize = 6;
 const CALLS_A_LIFE: usize = 12;
 /// A plugin killed before this has passed is killed at any step; most live for less.
 const LONGEST_PLUGIN: u64 = 6_000;
+/// An ADD waits for an agent for 3 s; a slow machine needs some of them for the start of the next.
+const AWAY: Duration = Duration::from_secs(1);
 
 async fn seed() -> Result<&'static Seed> {
     static SEED: OnceCell<Seed> = OnceCell::const_new();
@@ -183,7 +186,8 @@ async fn kill(lone: &Lone, agent: &Proc, model: &Model, random: &mut StdRng, kil
         agent.kill9();
         if random.random_bool(0.25) {
             let missed = async || Ok(!lone.left().is_empty() || model.adding.get() == CALLERS);
-            until("a DEL without an agent", missed).await?;
+            // Whether or not there was one.
+            let _missed = timeout(AWAY, until("a DEL without an agent", missed)).await;
         }
         lone.restart(agent).await?;
         model.check(lone).with_context(|| format!("after kill {kill}\n{}", agent.tail()))?;

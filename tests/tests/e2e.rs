@@ -65,6 +65,12 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     let before = running(&lab).await?;
     println!("{PODS} pods, created to ready: {}", seconds(started));
     ping_neighbours(&lab, &before).await?;
+    nodes_are_open(&lab).await?;
+    audits_find_nothing(&lab).await?;
+    let refused = lab.upgrade_chart("ipam: {mode: kubernetes}", &[]).await?;
+    for said in ["runs in mode cluster-pool", "cannot be changed to kubernetes", "2 nodes hold"] {
+        assert!(!refused.success() && refused.stderr.contains(said), "{refused:?}");
+    }
 
     let started = Instant::now();
     let old: BTreeSet<String> = attachments(&lab, 0).await?.into_values().collect();
@@ -90,8 +96,16 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     println!("reboot of a node, until its pods are ready: {}", seconds(started));
     ping_neighbours(&lab, &running_now(&lab).await?).await?;
 
+    let before = addresses(&running_now(&lab).await?);
     lab.helm("uninstall", &["--wait", "--cascade=foreground"]).await?.ok()?;
-    assert_eq!(running_now(&lab).await?.len(), PODS);
+    let conflist = lab.nodes[0].path("/etc/cni/net.d/05-cadastre.conflist")?;
+    until("the configuration to be taken back", async || Ok(!conflist.exists())).await?;
+    assert_eq!(addresses(&running_now(&lab).await?), before, "pods run on");
+    lab.upgrade_chart(DUAL_STACK, &["--wait", "--timeout=100s"]).await?.ok()?;
+    eventually(Duration::from_mins(1), "the release's pods", async || release_ready(&lab).await).await?;
+    until("the configuration to be there again", async || Ok(conflist.exists())).await?;
+    assert_eq!(addresses(&running_now(&lab).await?), before);
+    audits_find_nothing(&lab).await?;
     drop(lab);
     gone(process::id()).await
 }
@@ -203,6 +217,33 @@ async fn attachments(lab: &Lab, node: usize) -> Result<BTreeMap<IpAddr, String>>
     let socket = lab.nodes[node].path("/run/cadastre/cadastre.sock")?;
     let status = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]).arg(socket);
     held(&serde_json::from_str(&status.run().await?.stdout)?)
+}
+
+fn addresses(pods: &[Running]) -> BTreeMap<String, Vec<IpAddr>> {
+    pods.iter().map(|pod| (pod.name.clone(), pod.addresses.clone())).collect()
+}
+
+/// The operator says of each Node that its network is there.
+async fn nodes_are_open(lab: &Lab) -> Result<()> {
+    for node in &lab.nodes {
+        let query = "jsonpath={.status.conditions[?(@.type=='NetworkUnavailable')].status}";
+        let says = async || Ok(lab.cp.kubectl(&["get", "node", node.name(), "-o", query]).await?.ok()? == "False");
+        until(&format!("{} to be opened", node.name()), says).await?;
+    }
+    Ok(())
+}
+
+/// What ledger, nodes, namespaces and Pods say is the same.
+async fn audits_find_nothing(lab: &Lab) -> Result<()> {
+    let agents = ListParams::default().labels("app.kubernetes.io/name=cadastre-agent");
+    for pod in Api::<Pod>::namespaced(lab.cp.admin().await?, NAMESPACE).list(&agents).await? {
+        let audit = ["exec", "-n", NAMESPACE, &pod.name_any(), "--", "/cadastre-agent", "audit"];
+        eventually(Duration::from_secs(30), "the audit of a node", async || lab.cp.kubectl(&audit).await?.ok()).await?;
+    }
+    let settings = lab.cp.settings_file("audit").await?;
+    let audit = Program::ours("cadastre-operator")?.env("KUBECONFIG", lab.cp.kubeconfig_admin()?);
+    audit.args(["audit", "--config"]).arg(settings).run().await?.ok()?;
+    Ok(())
 }
 
 async fn said_boot_id(lab: &Lab) -> Result<Option<String>> {

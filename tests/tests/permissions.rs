@@ -131,11 +131,13 @@ async fn what_is_granted_is_used_and_what_is_used_is_granted() -> Result<()> {
     until("the mode is changed", async || Ok(cp.ipam_config().await?.spec.mode == Mode::ClusterPool)).await?;
 
     // Two nodes have room; one of them goes.
-    cp.create_nodes([node(NODE).ready(false), node("n1").ready(false)]).await?;
+    let tainted = node(NODE).ready(false).taint(cadastre_api::NOT_READY_TAINT, "NoSchedule");
+    cp.create_nodes([tainted, node("n1").ready(false)]).await?;
     until("two nodes are served", async || Ok(cp.blocks().await?.len() == 2)).await?;
     cp.create_nodes([node("n2").ready(false)]).await?;
     until("one waits", async || cp.says("n2", "PoolExhausted", &["append"]).await).await?;
     let agent = cp.agent_program(&cp.settings_file("agent").await?, NODE).await?;
+    let agent = agent.args(["--daemon-set", &format!("{NAMESPACE}/{AGENT}")]);
     let agent = agent.env("CADASTRE_RECONCILE_SECONDS", "0.2").start(cp.folder(), "agent")?;
     until("the agent is well", async || Ok(status(&cp, &[]).await?.success())).await?;
     leak(&cp).await?;
@@ -152,6 +154,9 @@ async fn what_is_granted_is_used_and_what_is_used_is_granted() -> Result<()> {
     operator.wait_exit(SOON).await?;
     cp.install_chart(&pool("10.1.0.0/23, 10.2.0.0/23")).await?.ok()?;
     let _operator = cp.start_operator("third", &[]).await?;
+    // It asks whether it goes for good.
+    agent.term();
+    agent.wait_exit(SOON).await?;
     eventually(SOON, "that used and granted are the same", async || used_is_granted(&cp).await)
         .await
         .with_context(|| agent.tail())

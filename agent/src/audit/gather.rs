@@ -55,11 +55,13 @@ fn report(socket: &Path) -> Result<Report, AskError> {
 fn pods(config: &Path, node: &str) -> anyhow::Result<Vec<PodSeen>> {
     let settings = Settings::load(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listed = runtime.block_on(tokio::time::timeout(PATIENCE, async {
+    let list = async {
         let client = cadastre_runtime::client(&settings, cadastre_api::AGENT_MANAGER).await?;
         let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
         anyhow::Ok(Api::<Pod>::all(client).list(&of_node).await?)
-    }));
+    };
+    // The timer has to be made where the runtime is.
+    let listed = runtime.block_on(async { tokio::time::timeout(PATIENCE, list).await });
     Ok(listed??.items.iter().filter_map(seen).collect())
 }
 
