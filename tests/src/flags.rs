@@ -54,6 +54,7 @@ fn audit_policy() -> String {
         {"group": "events.k8s.io"},
         {"group": "coordination.k8s.io"},
         {"group": "networking.k8s.io"},
+        {"group": "apps", "resources": ["daemonsets"]},
     ]);
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",

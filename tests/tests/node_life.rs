@@ -265,7 +265,9 @@ async fn openness(cp: &ControlPlane, name: &str) -> Result<(Vec<String>, Option<
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     let network = conditions.into_iter().find(|condition| condition.type_ == "NetworkUnavailable");
-    Ok((taints.into_iter().map(|taint| taint.key).collect(), network.map(|condition| condition.status)))
+    // The API server adds one to a new node.
+    let keys = taints.into_iter().map(|taint| taint.key).filter(|key| !key.starts_with("node.kubernetes.io/"));
+    Ok((keys.collect(), network.map(|condition| condition.status)))
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cadastre_api::{IPAMNode, Mode};
-use cadastre_tests::{AGENT, ControlPlane, NAMESPACE, NODE, Plugin, eventually, node, status, until};
+use cadastre_tests::{AGENT, ControlPlane, NAMESPACE, NODE, Plugin, binary, eventually, node, status, until};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -137,7 +137,11 @@ async fn what_is_granted_is_used_and_what_is_used_is_granted() -> Result<()> {
     cp.create_nodes([node("n2").ready(false)]).await?;
     until("one waits", async || cp.says("n2", "PoolExhausted", &["append"]).await).await?;
     let agent = cp.agent_program(&cp.settings_file("agent").await?, NODE).await?;
-    let agent = agent.args(["--daemon-set", &format!("{NAMESPACE}/{AGENT}")]);
+    // It installs the plugin, and nothing that is the machine's.
+    let agent = agent.args(["--daemon-set", &format!("{NAMESPACE}/{AGENT}")]).arg("--plugin").arg(binary("cadastre")?);
+    let agent = agent.env("CADASTRE__CNI__INSTALL", "true").env("CADASTRE__CNI__CUSTOMCONF", "true");
+    let agent =
+        agent.env("CADASTRE__AUTODIRECTNODEROUTES", "false").env("CADASTRE__CNI__BINPATH", cp.folder().join("bin"));
     let agent = agent.env("CADASTRE_RECONCILE_SECONDS", "0.2").start(cp.folder(), "agent")?;
     until("the agent is well", async || Ok(status(&cp, &[]).await?.success())).await?;
     leak(&cp).await?;
