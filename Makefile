@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate soak fuzz lint fmt bench bench-bringup bench-cni deny tools tools-path release bin-path generate clean-cache prereqs
+.PHONY: help demo test e2e cluster cluster-down images simulate soak fuzz lint fmt bench bench-bringup bench-cni deny tools tools-path \
+  release bin-path generate clean-cache prereqs prereqs-cluster
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
 
@@ -31,8 +32,17 @@ help: ## List the targets
 demo: prereqs tools release ## Show it at work on this machine: pods get addresses, a mode change is refused (needs root)
 	@cargo run -q -p cadastre-tests --bin demo
 
-test: prereqs tools ## Run everything: format, clippy, all tests, also those on a real API server (needs root)
+test: prereqs-cluster tools ## Run everything: format, clippy, all tests, also those on a real API server (needs root)
 	@tests/run.sh
+
+e2e: prereqs-cluster tools images ## Install the chart on two real nodes, with kubelet and containerd, and reboot one (needs root)
+	@cargo test -q -p cadastre-tests --test e2e -- --nocapture
+
+cluster: prereqs-cluster tools images ## Bring up a cluster of two nodes on this machine, and print how to use it (needs root)
+	@cargo run -q -p cadastre-tests --bin cluster -- up
+
+cluster-down: ## Take it down; nothing of it is left
+	@cargo run -q -p cadastre-tests --bin cluster -- down
 
 lint: ## Check format and clippy, warnings are errors
 	cargo fmt --all --check
@@ -91,11 +101,17 @@ tools: prereqs ## Build what tests need beside our code: Kubernetes, etcd, Helm,
 tools-path: ## Print the folder that holds the tools
 	@echo '$(TOOLS)'
 
-release: prereqs ## Build the release binaries: operator, agent and the static CNI plugin
+# Operator, agent and plugin are static: their images have nothing else in them, and the plugin starts faster.
+release: export $(HOST_RUSTFLAGS) := -C target-feature=+crt-static
+release: prereqs ## Build the release binaries: operator, agent and the CNI plugin, all static
 	@mkdir -p '$(BIN)'; exec 9>'$(CARGO_TARGET_DIR)/.release.lock'; flock 9; \
-	  cargo build --release -p cadastre-operator -p cadastre-agent; \
-	  $(HOST_RUSTFLAGS)='-C target-feature=+crt-static' cargo build --profile cni --target '$(HOST)' -p cadastre-cni; \
-	  tests/tools/install.sh '$(BIN)' '$(CARGO_TARGET_DIR)'/release/cadastre-{operator,agent} '$(CARGO_TARGET_DIR)/$(HOST)/cni/cadastre'
+	  cargo build --release --target '$(HOST)' -p cadastre-operator -p cadastre-agent; \
+	  cargo build --profile cni --target '$(HOST)' -p cadastre-cni; \
+	  built='$(CARGO_TARGET_DIR)/$(HOST)'; \
+	  tests/tools/install.sh '$(BIN)' "$$built"/release/cadastre-{operator,agent} "$$built/cni/cadastre"
+
+images: release ## Build the images with buildah, podman or docker: OCI archives beside the release binaries
+	@tests/tools/images.sh '$(BIN)'
 
 bin-path: ## Print the folder that holds the release binaries
 	@echo '$(BIN)'
@@ -107,3 +123,6 @@ clean-cache: ## Remove everything that was built, tools too
 
 prereqs:
 	@tests/tools/prereqs.sh
+
+prereqs-cluster:
+	@tests/tools/prereqs.sh cluster

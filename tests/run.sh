@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test`: format, clippy, the release binaries, then all tests. The last line says `N passed, N failed`; what is no
+# `make test`: format, clippy, the release binaries, images, then all tests. The last line says `N passed, N failed`; what is no
 # test, such as clippy, counts only when it fails.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -83,6 +83,8 @@ tests() {
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --quiet --workspace --all-targets -- -D warnings
 step 'release binaries' make -s release || finish 1
+# For the tests on a cluster; where there can be none they say so.
+if grep -q '^[0-9]*:[^:]*\bmemory\b' /proc/self/cgroup; then step 'images' make -s images || finish 1; fi
 echo '==> tests'
 logs=$(mktemp -d)
 times=${CARGO_TARGET_DIR:-target}/tests-took

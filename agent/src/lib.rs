@@ -5,8 +5,11 @@
 //!              ▲         └────▶ journal   what survives the death of this process
 //! tombstones ──┤             survey  what lives on the node, if the journal cannot say it
 //! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
+//!                 node                    the plugin and its configuration, routes to other nodes
+//! command ── audit                        what people ask: an independent look at the addresses of the node
 //! ```
 
+pub mod audit;
 pub mod boot_time;
 pub mod command;
 pub mod desk;
@@ -16,6 +19,7 @@ pub mod kube;
 pub mod lock;
 pub mod metrics;
 pub mod netns;
+pub mod node;
 pub mod outlook;
 pub mod pools;
 pub mod record;

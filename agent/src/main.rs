@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_agent::command::{explain, status};
+use cadastre_agent::audit::gather::Sources;
+use cadastre_agent::command::{audit, explain, status};
+use cadastre_agent::node::DaemonSetName;
 use cadastre_agent::run::{Options, run};
 use cadastre_messages::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -36,7 +38,7 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
         /// Where metrics and health are served; port 0 lets the kernel choose.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962", value_parser = cadastre_runtime::listen_addr)]
         listen: SocketAddr,
         /// libcni's folder: its cache of results says who has which address if the journal cannot.
         #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
@@ -44,6 +46,15 @@ enum Command {
         /// Folder of the network namespaces, looked into likewise.
         #[arg(long, value_name = "DIR", default_value = "/run/netns")]
         netns_dir: PathBuf,
+        /// The plugin that is installed on the node.
+        #[arg(long, value_name = "FILE", default_value = "/cadastre")]
+        plugin: PathBuf,
+        /// `/proc/sys/net` of the node, where it can be written.
+        #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
+        sysctl_dir: PathBuf,
+        /// The `DaemonSet` that this agent is of: if it is gone when the agent stops, what was installed is taken back.
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        daemon_set: Option<DaemonSetName>,
         /// Seconds between two searches for addresses of pods that are gone.
         #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
         reconcile_seconds: f64,
@@ -59,6 +70,25 @@ enum Command {
         /// Socket of the agent.
         #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
         socket: PathBuf,
+    },
+    /// Compare what the agent holds with the network namespaces and with the API server's Pods. Exits with 1 if something is
+    /// found.
+    Audit {
+        /// Mend this one finding, named as the audit prints it.
+        #[arg(long, value_name = "ID", conflicts_with = "output")]
+        fix: Option<String>,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Settings file, for how the API server is reached.
+        #[arg(long, value_name = "FILE", default_value = "/etc/cadastre/config.yaml")]
+        config: PathBuf,
+        /// Socket of the agent.
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// Folder of the network namespaces.
+        #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+        netns_dir: PathBuf,
     },
     /// Say who has an address, since when, where it came from and what would free it; or why a pod has none.
     Explain {
@@ -82,7 +112,19 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { config, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_seconds } => {
+        Command::Run {
+            config,
+            node_name,
+            state_dir,
+            socket,
+            listen,
+            cni_cache,
+            netns_dir,
+            plugin,
+            sysctl_dir,
+            daemon_set,
+            reconcile_seconds,
+        } => {
             let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
             every.and_then(|reconcile_every| {
                 block_on(Options {
@@ -93,11 +135,21 @@ fn main() -> ExitCode {
                     listen,
                     cni_cache,
                     netns_dir,
+                    plugin,
+                    sysctl_dir,
+                    daemon_set,
                     reconcile_every,
                 })
             })
         }
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+        Command::Audit { fix, output, config, socket, netns_dir } => {
+            let sources = Sources { socket, namespaces: netns_dir, config };
+            match fix {
+                Some(id) => audit::fix(&sources, &id),
+                None => audit::run(&sources, output == Output::Json),
+            }
+        }
         Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json),
     };
     match done {

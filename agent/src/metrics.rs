@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cadastre_api::Mode;
 use cadastre_core::Family;
 use cadastre_runtime::Catalog;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,7 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
-use crate::outlook::Outlook;
+use crate::node::NodeSetup;
+use crate::outlook::{Outlook, Verdict};
 use crate::pools::{ShareCounts, View};
 
 /// Prefix of every name.
@@ -37,6 +39,12 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    /// That of the condition `Serving`.
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerbLabels {
     verb: &'static str,
 }
@@ -47,6 +55,7 @@ pub struct Metrics {
     addresses: Labelled<AddressLabels, Gauge<f64, AtomicU64>>,
     requests: Labelled<RequestLabels, Counter>,
     latency: Labelled<VerbLabels, Histogram, fn() -> Histogram>,
+    serving: Labelled<ReasonLabels, Gauge>,
     waiting: Gauge,
     journal_bytes: Gauge,
     journal_compactions: Counter,
@@ -58,6 +67,9 @@ pub struct Metrics {
     pub undelivered: Counter,
     pub reconciliations: Counter,
     pub suspects: Gauge,
+    pub setup_failed: Gauge,
+    pub routes: Gauge,
+    pub unreached_nodes: Gauge,
 }
 
 impl Metrics {
@@ -69,6 +81,7 @@ impl Metrics {
             addresses: Labelled::default(),
             requests: Labelled::default(),
             latency: Labelled::new_with_constructor(latency),
+            serving: Labelled::default(),
             waiting: Gauge::default(),
             journal_bytes: Gauge::default(),
             journal_compactions: Counter::default(),
@@ -80,6 +93,9 @@ impl Metrics {
             undelivered: Counter::default(),
             reconciliations: Counter::default(),
             suspects: Gauge::default(),
+            setup_failed: Gauge::default(),
+            routes: Gauge::default(),
+            unreached_nodes: Gauge::default(),
         };
         metrics.register(catalog);
         metrics
@@ -89,7 +105,7 @@ impl Metrics {
         let Self { addresses, requests, latency, waiting, journal_bytes, journal_compactions, .. } = self.clone();
         let Self { journal_failed, mode_mismatch, cooling_cut_short, tombstones, reclaimed, undelivered, .. } =
             self.clone();
-        let Self { reconciliations, suspects, .. } = self.clone();
+        let Self { reconciliations, suspects, serving, setup_failed, routes, unreached_nodes, .. } = self.clone();
         catalog.show(
             "addresses",
             &["pool", "family", "state"],
@@ -103,6 +119,8 @@ impl Metrics {
             requests,
         );
         catalog.show_in(Unit::Seconds, "request", &["verb"], "Time from reading a call to its reply", latency);
+        let help = "Whether ADDs are served (1), with the reason of the condition Serving";
+        catalog.show("serving", &["reason"], help, serving);
         catalog.show("waiting", &[], "ADDs that wait for an assignment", waiting);
         catalog.show_in(Unit::Bytes, "journal", &[], "Length of the journal", journal_bytes);
         catalog.show("journal_compactions", &[], "How often the journal was written anew", journal_compactions);
@@ -118,6 +136,14 @@ impl Metrics {
         catalog.show("reclaimed", &[], "Attachments released because pod and namespace were gone", reclaimed);
         catalog.show("reconciliations", &[], "Searches for addresses that nobody uses any more", reconciliations);
         catalog.show("suspects", &[], "Attachments that the next search frees if nothing speaks for them", suspects);
+        catalog.show(
+            "setup_failed",
+            &[],
+            "1 while the CNI plugin or its configuration cannot be installed",
+            setup_failed,
+        );
+        catalog.show("routes", &[], "Routes to the blocks of other nodes", routes);
+        catalog.show("unreached_nodes", &[], "Nodes with a block that no route leads to", unreached_nodes);
         catalog.show("undelivered", &[], "Allocations undone because the caller had gone away", undelivered);
     }
 
@@ -129,7 +155,10 @@ impl Metrics {
     }
 
     /// The pools have changed.
-    pub fn show(&self, before: &Outlook, now: &Outlook, mode_differs: bool) {
+    pub fn show(&self, before: &Outlook, now: &Outlook, configured: Mode) {
+        // What is installed on the node has a metric of its own.
+        let setup = NodeSetup::default();
+        self.show_verdict(before.verdict(configured, &setup).reason, &now.verdict(configured, &setup));
         let now_there = counts(now);
         for (pool, family) in counts(before).keys().chain(now_there.keys()) {
             let counts = now_there.get(&(*pool, *family)).copied().unwrap_or_default();
@@ -155,7 +184,15 @@ impl Metrics {
         self.journal_bytes.set(i64::try_from(now.journal.bytes).unwrap_or(i64::MAX));
         self.journal_compactions.inc_by(now.journal.compactions.saturating_sub(before.journal.compactions));
         self.journal_failed.set(now.journal.trouble.is_some().into());
-        self.mode_mismatch.set(mode_differs.into());
+        self.mode_mismatch.set(now.mode_differs(configured).is_some().into());
+    }
+
+    /// Of the reasons there are, only the one that holds is shown; while it changes both are, and never none.
+    fn show_verdict(&self, before: &'static str, now: &Verdict) {
+        self.serving.get_or_create(&ReasonLabels { reason: now.reason }).set(now.serving.into());
+        if before != now.reason {
+            self.serving.remove(&ReasonLabels { reason: before });
+        }
     }
 }
 

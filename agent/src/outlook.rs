@@ -4,6 +4,7 @@ use cadastre_api::{FamilyHealth, Mode, reason};
 use cadastre_core::Family;
 
 use crate::boot_time::BootTime;
+use crate::node::NodeSetup;
 use crate::pools::View;
 
 /// What the owner of the pools shows after each batch.
@@ -26,7 +27,7 @@ pub struct JournalOutlook {
     pub compactions: u64,
 }
 
-/// What the watches show of the cluster.
+/// What goes on beside the pools: in the cluster, as the watches show it, and on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// `1.36 (v1.36.3)`, once it was heard.
@@ -39,6 +40,8 @@ pub struct Cluster {
     pub told: Option<BootTime>,
     /// The last pass of reconciliation.
     pub reconciled: Option<Reconciled>,
+    /// How the node is set up.
+    pub setup: NodeSetup,
 }
 
 /// What a pass of reconciliation did.
@@ -64,15 +67,19 @@ mod reasons {
     pub const NO_ASSIGNMENT: &str = "NoAssignment";
     pub const BLOCK_UNUSABLE: &str = "BlockUnusable";
     pub const JOURNAL_FAILED: &str = "JournalFailed";
+    pub const NOT_INSTALLED: &str = "NotInstalled";
 }
 
 impl Outlook {
     /// What people should know first.
     #[must_use]
-    pub fn verdict(&self, configured: Mode) -> Verdict {
+    pub fn verdict(&self, configured: Mode, setup: &NodeSetup) -> Verdict {
         let no = |reason, message| Verdict { serving: false, reason, message };
         if let Some(trouble) = &self.journal.trouble {
             return no(reasons::JOURNAL_FAILED, trouble.clone());
+        }
+        if let Some(trouble) = setup.not_installed() {
+            return no(reasons::NOT_INSTALLED, trouble.to_owned());
         }
         let assigned = self.view.shares.iter().filter(|share| !share.blocks.is_empty());
         if self.view.assigned.is_none() || assigned.clone().next().is_none() {

@@ -1,12 +1,18 @@
 //! The agent's whole state for people: what `cadastre-agent status` prints.
 
+use std::collections::BTreeMap;
+
 use cadastre_api::Mode;
 use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
 
 use crate::boot_time::BootTime;
+use crate::node::{NodeSetup, RoutesSeen};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::{BlockView, NetworkView, ShareView};
 use crate::record::BlockState;
+
+/// Names in one line.
+const SHOWN: usize = 5;
 
 /// Who and what this agent was started as.
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub fn report(
         ipam: ipam(identity, outlook),
         mode: outlook.mode().unwrap_or(identity.configured).to_string(),
         journal: journal(outlook),
+        cni: cni(&cluster.setup),
+        routes: routes(&cluster.setup),
         heard: cluster.heard.map(ago),
         assignment: outlook.view.assigned.as_ref().map(|assigned| Assignment {
             generation: assigned.generation,
@@ -61,11 +69,11 @@ fn kubernetes(cluster: &Cluster) -> Part {
 
 fn ipam(identity: &Identity, outlook: &Outlook) -> Part {
     let mode = outlook.mode().unwrap_or(identity.configured);
-    let verdict = outlook.verdict(identity.configured);
+    let verdict = outlook.verdict(identity.configured, &NodeSetup::default());
     let differs = outlook.mode_differs(identity.configured);
     let trouble = (!verdict.serving || !outlook.problems.is_empty()).then_some(verdict.message).or(differs);
     match trouble {
-        // The journal has a part of its own.
+        // Journal and installation have parts of their own.
         Some(trouble) if outlook.journal.trouble.is_none() => Part { ok: false, message: trouble },
         _ => Part { ok: true, message: format!("mode {mode}") },
     }
@@ -76,6 +84,32 @@ fn journal(outlook: &Outlook) -> Part {
         Some(trouble) => Part { ok: false, message: trouble.clone() },
         None => Part { ok: true, message: format!("{} bytes", outlook.journal.bytes) },
     }
+}
+
+/// What is installed, and whether its packets leave the node.
+fn cni(setup: &NodeSetup) -> Option<Part> {
+    let NodeSetup { cni, routes: _, forwarding } = setup;
+    Some(match (cni, forwarding) {
+        (Some(Err(trouble)), _) | (_, Some(trouble)) => Part { ok: false, message: trouble.clone() },
+        (Some(Ok(installed)), None) => Part { ok: true, message: installed.clone() },
+        (None, None) => return None,
+    })
+}
+
+/// A node without a route is for the network to reach, so it is no failure of this one.
+fn routes(setup: &NodeSetup) -> Option<Part> {
+    let RoutesSeen { installed, nodes, unreached, trouble } = setup.routes.as_ref()?;
+    if let Some(trouble) = trouble {
+        return Some(Part { ok: false, message: trouble.clone() });
+    }
+    let without = if unreached.is_empty() { String::new() } else { format!("; none to {}", some_of(unreached)) };
+    Some(Part { ok: true, message: format!("{installed} to {nodes} nodes{without}") })
+}
+
+/// The first of many, and how many more there are.
+fn some_of(names: &BTreeMap<String, String>) -> String {
+    let shown = names.iter().take(SHOWN).map(|(name, why)| format!("{name} ({why})")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 fn pool(share: &ShareView) -> Pool {

@@ -21,6 +21,7 @@ use crate::desk::Opener;
 use crate::kube::{Annotations, Links, Pods, drive};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, PREFIX};
+use crate::node::{DaemonSetName, Host, Installer, farewell, tend};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;
@@ -30,6 +31,7 @@ use crate::tombstones::Tombstones;
 
 /// Readiness checks.
 mod checks {
+    pub const CNI: &str = "cni";
     pub const JOURNAL: &str = "journal";
     pub const MODE: &str = "mode";
     pub const SOCKET: &str = "socket";
@@ -46,6 +48,11 @@ pub struct Options {
     /// libcni's folder, and that of the network namespaces: looked at if the journal is missing or damaged.
     pub cni_cache: PathBuf,
     pub netns_dir: PathBuf,
+    /// The plugin to install, and `/proc/sys/net`, where it can be written.
+    pub plugin: PathBuf,
+    pub sysctl_dir: PathBuf,
+    /// Whose pod this is, if it is one's.
+    pub daemon_set: Option<DaemonSetName>,
     pub reconcile_every: Duration,
 }
 
@@ -57,12 +64,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     raise_file_limit();
 
-    let Options { config: _, node_name, state_dir, socket, listen, cni_cache, netns_dir, reconcile_every } = options;
+    let Options { config: _, node_name, state_dir, socket, listen, cni_cache, netns_dir, .. } = options;
+    let Options { plugin, sysctl_dir, daemon_set, reconcile_every, .. } = options;
     let me = format!("the agent of node {node_name}, process {}", std::process::id());
     std::fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
     let _lock = Lock::take(&state_dir.join("agent.lock"), &me)?;
     let identity = Identity { node: node_name.clone(), configured: settings.mode.mode() };
     let boot = boot_id().context("cannot read the boot ID")?;
+    let host = Host {
+        name: node_name.clone(),
+        settings: settings.cni.clone(),
+        plugin: plugin.clone(),
+        socket: socket.clone(),
+        sysctls: sysctl_dir,
+    };
     let rules =
         Rules { node: node_name, address_cooling: settings.agent.address_cooling, add_wait: settings.agent.add_wait };
     let places = Places { cache: cni_cache, namespaces: netns_dir, socket: socket.clone() };
@@ -77,6 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (outlook_to, outlook) = watch::channel(Outlook::default());
     let (cluster_to, cluster) = watch::channel(Cluster::default());
     let (to_owner, queue) = mpsc::unbounded_channel();
+    let installer = Installer::new(&settings.cni, plugin, &socket);
     let socket = Socket::listen(&socket, &me).map(|listening| (listening, folder_of(&socket).to_owned()));
     let (socket, folder) = socket?;
     let tombstones = Tombstones::open(&folder, &boot).context("cannot open the tombstones")?;
@@ -88,18 +104,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
 
+    let (peers_to, peers) = watch::channel(None);
+    let cluster_to = Arc::new(cluster_to);
     let links = Links {
         identity: identity.clone(),
         owner: to_owner,
         outlook: outlook.clone(),
-        cluster: Arc::new(cluster_to),
+        cluster: Arc::clone(&cluster_to),
         metrics: metrics.clone(),
+        peers: settings.cni.routes.then(|| Arc::new(peers_to)),
         reconcile_every,
     };
     tokio::select! {
         () = drive(&settings, links, pods, questions) => {}
-        () = watch_readiness(identity, outlook, &readiness) => {}
+        () = tend(host, outlook.clone(), peers, Arc::clone(&cluster_to), metrics) => {}
+        () = watch_readiness(identity, outlook.clone(), cluster_to.subscribe(), &readiness) => {}
         () = shutdown.requested() => {}
+    }
+    if let (true, Some(daemon_set)) = (shutdown.is_requested(), daemon_set) {
+        let outlook = outlook.borrow().clone();
+        farewell(&settings, &daemon_set, installer.as_ref(), &outlook).await;
     }
     shutdown.trigger().fire();
     drop(server.task.await); // It ends with the shutdown, and says so itself if it ended before.
@@ -130,7 +154,12 @@ impl Serving {
 }
 
 /// Ready once the recorded mode is known to be the configured one, so that a rollout with another stops at the first node.
-async fn watch_readiness(identity: Identity, mut outlook: watch::Receiver<Outlook>, readiness: &Readiness) {
+async fn watch_readiness(
+    identity: Identity,
+    mut outlook: watch::Receiver<Outlook>,
+    mut cluster: watch::Receiver<Cluster>,
+    readiness: &Readiness,
+) {
     loop {
         {
             let outlook = outlook.borrow_and_update();
@@ -144,7 +173,13 @@ async fn watch_readiness(identity: Identity, mut outlook: watch::Receiver<Outloo
                 },
             );
         }
-        if outlook.changed().await.is_err() {
+        let setup = cluster.borrow_and_update().setup.clone();
+        readiness.set(checks::CNI, setup.not_installed().map_or(Ok(()), |trouble| Err(trouble.to_owned())));
+        let changed = tokio::select! {
+            changed = outlook.changed() => changed.is_ok(),
+            changed = cluster.wait_for(|cluster| cluster.setup != setup) => changed.is_ok(),
+        };
+        if !changed {
             return;
         }
     }

@@ -31,8 +31,8 @@ pub use entry::{BlockEntry, BlockState, EntryError};
 pub use ledger::{IPAMLedger, IPAMLedgerSpec, PAGE_BLOCKS};
 pub use mode::Mode;
 pub use node::{
-    AllocatedBlock, FamilyHealth, Health, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeIpam, NodeIpamStatus,
-    PoolDemand,
+    AllocatedBlock, FamilyHealth, Health, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeAddress, NodeIpam,
+    NodeIpamStatus, PoolDemand,
 };
 pub use pool::{BlockCounts, IPPool, IPPoolSpec, IPPoolStatus, PoolCidrs, count};
 
@@ -44,6 +44,9 @@ pub const OPERATOR_MANAGER: &str = "cadastre-operator";
 
 /// Field manager of everything an agent writes.
 pub const AGENT_MANAGER: &str = "cadastre-agent";
+
+/// Key of the taint that keeps pods off a new node until its agent serves; whoever registers the node sets it.
+pub const NOT_READY_TAINT: &str = "cadastre.io/agent-not-ready";
 
 /// Pool of the modes that have only one.
 pub const DEFAULT_POOL: &str = "default";

@@ -1,5 +1,7 @@
 //! `IPAMNode`: what a node may allocate from, and what its agent says of it. Named as the Node, owned by it.
 
+use std::net::IpAddr;
+
 use cadastre_core::{Cidr, Family};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -77,9 +79,33 @@ pub struct IPAMNodeSpec {
     #[serde(rename = "nodeUID")]
     #[schemars(length(max = 64))]
     pub node_uid: String,
+    /// Where other nodes reach this one: the Node's addresses of type `InternalIP`, as `CiliumNode` has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub addresses: Vec<NodeAddress>,
     /// What the node may allocate from.
     #[serde(default)]
     pub ipam: NodeIpam,
+}
+
+/// An address of the machine, not of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeAddress {
+    /// `InternalIP`.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 32))]
+    pub kind: String,
+    /// The address.
+    #[schemars(with = "String", length(max = 45))]
+    pub ip: IpAddr,
+}
+
+impl NodeAddress {
+    /// An address of type `InternalIP`.
+    #[must_use]
+    pub fn internal(ip: IpAddr) -> Self {
+        Self { kind: "InternalIP".to_owned(), ip }
+    }
 }
 
 /// Blocks of a node.

@@ -62,9 +62,13 @@ fn other(socket: &Path, call: Call) -> Result<Option<Value>, Error> {
             Ok(None)
         }
         Call::Status(_) => nothing(told(socket, reply, code::NOT_AVAILABLE)),
-        Call::Add(_) | Call::Check(_) | Call::Gc(_) | Call::TakeOver(_) | Call::Report | Call::Explain(_) => {
-            nothing(told(socket, reply, code::TRY_AGAIN))
-        }
+        Call::Add(_)
+        | Call::Check(_)
+        | Call::Gc(_)
+        | Call::TakeOver(_)
+        | Call::Hold(_)
+        | Call::Report
+        | Call::Explain(_) => nothing(told(socket, reply, code::TRY_AGAIN)),
     }
 }
 

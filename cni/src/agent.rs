@@ -39,7 +39,7 @@ impl Patience {
             // A tombstone does as well, so there is no use in waiting.
             Call::Del(_) => (80, 5_000),
             Call::Gc(_) => (0, 30_000),
-            Call::Status(_) | Call::Report | Call::Explain(_) => (0, 5_000),
+            Call::Status(_) | Call::Hold(_) | Call::Report | Call::Explain(_) => (0, 5_000),
         };
         Self { connect: Duration::from_millis(connect), total: Duration::from_millis(total) }
     }

@@ -63,7 +63,12 @@ impl Parts for IPAMNode {
     }
 
     fn spoiled() -> Option<IPAMNodeSpec> {
-        Some(IPAMNodeSpec { mode: Mode::default(), node_uid: String::new(), ipam: NodeIpam::default() })
+        Some(IPAMNodeSpec {
+            mode: Mode::default(),
+            node_uid: String::new(),
+            addresses: Vec::new(),
+            ipam: NodeIpam::default(),
+        })
     }
 }
 

@@ -7,10 +7,12 @@
 //! health, metrics, forecast                     what people see of it
 //! check                                         settings against what is recorded
 //! plan                                          what would be done now: the engine over a store in memory
+//! audit                                         an independent look at who holds which block
 //! ```
 //!
 //! Nothing here decides who gets which block: that is the engine's, which does no I/O.
 
+mod audit;
 mod backoff;
 mod check;
 mod drive;
@@ -72,7 +74,7 @@ enum Command {
         #[arg(long)]
         recover: bool,
         /// Where /metrics, /healthz and /readyz are served.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963")]
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963", value_parser = cadastre_runtime::listen_addr)]
         listen: SocketAddr,
     },
     /// Validate a settings file and print what it comes to. Exits with 1 if it is wrong.
@@ -86,6 +88,18 @@ enum Command {
     },
     /// Print what the operator would do now, and do nothing. Exits with 78 if something of the settings would be refused.
     Plan {
+        /// A values.yaml, or the content of the chart's `ConfigMap`.
+        #[arg(long, value_name = "FILE", default_value = MOUNTED)]
+        config: PathBuf,
+        /// For people, or for programs.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Compare ledger, `IPAMNodes`, Nodes, the words of agents, and Pods with each other. Exits with 1 if something is found.
+    Audit {
+        /// Mend this one finding, named as the audit prints it.
+        #[arg(long, value_name = "ID", conflicts_with = "output")]
+        fix: Option<String>,
         /// A values.yaml, or the content of the chart's `ConfigMap`.
         #[arg(long, value_name = "FILE", default_value = MOUNTED)]
         config: PathBuf,
@@ -134,6 +148,17 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
             }
             if outlook.is_refused() {
                 return Ok(ExitCode::from(EX_CONFIG));
+            }
+        }
+        Command::Audit { fix, config, output } => {
+            let outcome = block_on(audit::audit(&config, fix.as_deref()))??;
+            match (&fix, output) {
+                (Some(id), _) => println!("{id}: done"),
+                (None, Output::Text) => print!("{outcome}"),
+                (None, Output::Json) => println!("{}", serde_json::to_string_pretty(&outcome)?),
+            }
+            if fix.is_none() && !outcome.findings.is_empty() {
+                return Ok(ExitCode::FAILURE);
             }
         }
         Command::Crds => print!("{}", cadastre_runtime::crds_yaml()?),

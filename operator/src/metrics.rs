@@ -65,6 +65,7 @@ pub struct Metrics {
     until_full: Family<PoolLabels, Gauge<f64, AtomicU64>>,
     waiting_nodes: Family<ReasonLabels, Gauge>,
     served_nodes: Gauge,
+    disputed_nodes: Gauge,
     /// Pools with values, so that those of pools that went can go.
     shown: Arc<Mutex<BTreeSet<PoolKey>>>,
     assignments: Counter,
@@ -86,6 +87,7 @@ impl Metrics {
             until_full: Family::default(),
             waiting_nodes: Family::default(),
             served_nodes: Gauge::default(),
+            disputed_nodes: Gauge::default(),
             shown: Arc::default(),
             assignments: Counter::default(),
             commits: Counter::default(),
@@ -107,6 +109,7 @@ impl Metrics {
             until_full,
             waiting_nodes,
             served_nodes,
+            disputed_nodes,
             shown: _,
             assignments,
             commits,
@@ -130,6 +133,8 @@ impl Metrics {
         let help = "Nodes that wait for blocks; reason is that of the condition Assigned or of an Event, or Queued while it is on its way";
         catalog.show("waiting_nodes", &["reason"], help, waiting_nodes);
         catalog.show("served_nodes", &[], "Nodes whose IPAMNode has blocks", served_nodes);
+        let help = "Nodes with a block that another node claims, too";
+        catalog.show("disputed_nodes", &[], help, disputed_nodes);
         catalog.show("assignments", &[], "Blocks committed to nodes since the start", assignments);
         catalog.show("commits", &[], "Writes of ledger pages since the start", commits);
         catalog.show("conflicts", &[], "Writes that somebody else's overtook, since the start", conflicts);
@@ -163,6 +168,7 @@ impl Metrics {
             self.waiting_nodes.get_or_create(&ReasonLabels { reason }).set(saturating(*count));
         }
         self.served_nodes.set(saturating(report.served_nodes));
+        self.disputed_nodes.set(saturating(report.disputed_nodes));
         let shown = report.pools.iter().map(|pool| (pool.pool.clone(), pool.family)).collect();
         for (pool, family) in self.forget_others(shown) {
             for state in STATES {

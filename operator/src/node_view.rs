@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cadastre_api::NOT_READY_TAINT;
 use cadastre_core::Cidr;
 use cadastre_engine::NodeSeen;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -63,6 +64,13 @@ struct Spec {
     pod_cidr: String,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Vec<String>,
+    taints: Vec<Taint>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Taint {
+    key: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -113,12 +121,21 @@ impl NodeView {
             version: metadata.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0),
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             pod_cidrs,
-            machine: machine(status.node_info),
-            addresses: addresses(&status.addresses),
-            ready: status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
+            ready: status.says("Ready", "True"),
+            network_available: status.says("NetworkUnavailable", "False"),
+            not_ready_taint: spec.taints.iter().position(|taint| taint.key == NOT_READY_TAINT),
+            internal: internal(&status.addresses),
             excluded,
+            addresses: addresses(&status.addresses),
+            machine: machine(status.node_info),
         };
         (seen, complaint)
+    }
+}
+
+impl Status {
+    fn says(&self, kind: &str, status: &str) -> bool {
+        self.conditions.iter().any(|condition| condition.kind == kind && condition.status == status)
     }
 }
 
@@ -134,6 +151,11 @@ fn pod_cidrs(spec: &Spec) -> (Vec<Cidr>, Vec<String>) {
 fn addresses(addresses: &[Address]) -> Vec<Cidr> {
     let of_the_machine = addresses.iter().filter(|address| matches!(&*address.kind, "InternalIP" | "ExternalIP"));
     of_the_machine.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(Cidr::host).collect()
+}
+
+fn internal(addresses: &[Address]) -> Vec<IpAddr> {
+    let internal = addresses.iter().filter(|address| address.kind == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 /// What tells one machine from another, if anything does.
@@ -168,10 +190,15 @@ mod tests {
     fn keeps_what_the_engine_reads() {
         let (seen, complaint) = trim(json!({
             "metadata": {"name": "n1", "uid": "u1", "resourceVersion": "77", "creationTimestamp": "1970-01-01T00:01:40Z", "managedFields": [{}]},
-            "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/120"], "taints": []},
+            "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/120"],
+                "taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "cadastre.io/agent-not-ready", "effect": "NoExecute"}]},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"}],
-                "conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": "True"}],
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.168.0.7"}, {"type": "Hostname", "address": "n1"},
+                    {"type": "ExternalIP", "address": "203.0.113.7"},
+                ],
+                "conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": "True"},
+                    {"type": "NetworkUnavailable", "status": "False"}],
                 "nodeInfo": {"systemUUID": "EC2D1C2A-0000-1111-2222-333344445555", "machineID": "m"},
                 "images": [{"names": ["big"]}],
             },
@@ -183,8 +210,11 @@ mod tests {
             created: 100,
             pod_cidrs: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/120".parse().unwrap()],
             machine: "ec2d1c2a-0000-1111-2222-333344445555".into(),
-            addresses: vec!["192.168.0.7/32".parse().unwrap()],
+            addresses: vec!["192.168.0.7/32".parse().unwrap(), "203.0.113.7/32".parse().unwrap()],
+            internal: vec!["192.168.0.7".parse().unwrap()],
             ready: true,
+            not_ready_taint: Some(1),
+            network_available: true,
             excluded: false,
         };
         assert_eq!((seen, complaint), (expected, None));

@@ -69,7 +69,9 @@ impl Lane {
             | Action::PatchIpamNode { .. }
             | Action::DeleteIpamNode { .. }
             | Action::GetIpamNode { .. }
-            | Action::GetNode { .. } => Self::Nodes,
+            | Action::GetNode { .. }
+            | Action::Untaint { .. }
+            | Action::SetNetworkAvailable { .. } => Self::Nodes,
             Action::SetIpamNodeConditions { .. }
             | Action::CreatePool(_)
             | Action::PatchPool(_)
@@ -270,7 +272,7 @@ fn only_reads(action: &Action) -> bool {
 }
 
 fn has_tests(action: &Action) -> bool {
-    matches!(action, Action::PatchIpamNode { .. } | Action::PatchPool(_))
+    matches!(action, Action::PatchIpamNode { .. } | Action::PatchPool(_) | Action::Untaint { .. })
 }
 
 /// For the log.
@@ -289,6 +291,8 @@ fn label(action: &Action) -> &'static str {
         Action::DeleteIpamNode { .. } => "delete_ipamnode",
         Action::GetIpamNode { .. } => "get_ipamnode",
         Action::GetNode { .. } => "get_node",
+        Action::Untaint { .. } => "untaint_node",
+        Action::SetNetworkAvailable { .. } => "set_network_available",
         Action::SetIpamNodeConditions { .. } => "set_ipamnode_conditions",
         Action::CreatePool(_) => "create_pool",
         Action::PatchPool(_) => "patch_pool",

@@ -1,11 +1,13 @@
 //! Effects as requests. Each is sent once; what comes back is not interpreted here.
 
-use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool, OPERATOR_MANAGER};
+use cadastre_api::{
+    CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool, NOT_READY_TAINT, OPERATOR_MANAGER,
+};
 use cadastre_engine::{Action, Answer};
 use http::header::CONTENT_TYPE;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Request, TypeMeta};
@@ -63,7 +65,9 @@ impl Requests {
             }
             Action::DeleteIpamNode { name, uid } => self.delete::<IPAMNode>(name, uid).await.map(still_there),
             Action::GetIpamNode { name } => self.get(name).await.map(node_answer),
-            Action::GetNode { name } => self.node(name).await,
+            Action::GetNode { name } => self.node(node_path().get(name, &GetParams::default())).await,
+            Action::Untaint { name, uid, at } => self.node(untaint(name, uid, *at)?).await,
+            Action::SetNetworkAvailable { name, uid } => self.node(network_available(name, uid)?).await,
             Action::SetIpamNodeConditions { name, conditions } => {
                 self.apply_status::<IPAMNode>(name, json!({ "conditions": conditions })).await.map(node_answer)
             }
@@ -97,8 +101,7 @@ impl Requests {
         self.object(path::<K>().get(name, &GetParams::default())).await
     }
 
-    async fn node(&self, name: &str) -> Result<Answer, RequestError> {
-        let request = Request::new(Node::url_path(&(), None)).get(name, &GetParams::default());
+    async fn node(&self, request: Built) -> Result<Answer, RequestError> {
         let (seen, complaint) = self.ask::<NodeView>(request).await?.trim(&self.selector);
         if let Some(complaint) = complaint {
             tracing::debug!("{complaint}");
@@ -153,11 +156,7 @@ impl Requests {
             { "op": "test", "path": "/metadata/generation", "value": generation },
             { "op": "replace", "path": "/spec", "value": spec },
         ]);
-        // kube's own JSON patch would need each operation as a type of another crate.
-        let target = format!("{}/{name}?fieldManager={OPERATOR_MANAGER}", K::url_path(&(), None));
-        let request = http::Request::patch(target).header(CONTENT_TYPE, "application/json-patch+json");
-        let request = request.body(body(&patch)?).map_err(kube::core::request::Error::BuildRequest);
-        self.object(request).await
+        self.object(raw_patch(&K::url_path(&(), None), name, "json-patch", &patch)?).await
     }
 
     /// Only what the operator owns of the status: it is the field manager of nothing else there.
@@ -193,6 +192,38 @@ struct List<K> {
 
 fn path<K: Parts>() -> Request {
     Request::new(K::url_path(&(), None))
+}
+
+/// kube's own JSON patch would need each operation as a type of another crate, and its apply would own what is patched.
+fn raw_patch(kind_path: &str, rest: &str, kind: &str, patch: &Value) -> Result<Built, RequestError> {
+    let target = format!("{kind_path}/{rest}?fieldManager={OPERATOR_MANAGER}");
+    let request = http::Request::patch(target).header(CONTENT_TYPE, format!("application/{kind}+json"));
+    Ok(request.body(body(patch)?).map_err(kube::core::request::Error::BuildRequest))
+}
+
+/// The taints before it may be others by now: then nothing is removed.
+fn untaint(name: &str, uid: &str, at: usize) -> Result<Built, RequestError> {
+    let patch = json!([
+        { "op": "test", "path": "/metadata/uid", "value": uid },
+        { "op": "test", "path": format!("/spec/taints/{at}/key"), "value": NOT_READY_TAINT },
+        { "op": "remove", "path": format!("/spec/taints/{at}") },
+    ]);
+    raw_patch(&Node::url_path(&(), None), name, "json-patch", &patch)
+}
+
+/// Merged with the conditions of others, by type. A Node of another UID is a conflict.
+fn network_available(name: &str, uid: &str) -> Result<Built, RequestError> {
+    let now = Time(Timestamp::now());
+    let condition = json!({
+        "type": "NetworkUnavailable", "status": "False", "reason": "CadastreServes",
+        "message": "the agent of this node gives addresses to pods", "lastHeartbeatTime": now, "lastTransitionTime": now,
+    });
+    let patch = json!({ "metadata": { "uid": uid }, "status": { "conditions": [condition] } });
+    raw_patch(&Node::url_path(&(), None), &format!("{name}/status"), "strategic-merge-patch", &patch)
+}
+
+fn node_path() -> Request {
+    Request::new(Node::url_path(&(), None))
 }
 
 fn post() -> PostParams {

@@ -25,6 +25,8 @@ pub fn engine_settings(settings: &Settings, recover: bool) -> EngineSettings {
         pools,
         reserved,
         block_cooling: settings.operator.block_cooling,
+        remove_taints: settings.operator.remove_node_taints,
+        set_network_status: settings.operator.set_node_network_status,
         recover,
     }
 }

@@ -54,16 +54,9 @@ impl Catalog {
         [&head[..], &self.rows, &[String::new()]].concat().join("\n")
     }
 
-    /// For a test: whether the document at `path` has this table between its lines `<!-- begin PREFIX -->` and
-    /// `<!-- end PREFIX -->`. With `UPDATE=1`, which `make generate` sets, it is written there.
+    /// For a test: whether the document at `path` has this table, as [`check_table`] says.
     pub fn check_document(&self, path: &Path) -> std::io::Result<bool> {
-        let document = std::fs::read_to_string(path)?;
-        let Some(right) = with_table(&document, self.prefix, &self.table()) else { return Ok(false) };
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(path, &right)?;
-            return Ok(true);
-        }
-        Ok(document == right)
+        check_table(path, self.prefix, &self.table())
     }
 
     /// For the server.
@@ -71,6 +64,18 @@ impl Catalog {
     pub fn into_registry(self) -> Registry {
         self.registry
     }
+}
+
+/// For a test: whether the document at `path` has `table` between its lines `<!-- begin NAME -->` and `<!-- end NAME -->`.
+/// With `UPDATE=1`, which `make generate` sets, it is written there.
+pub fn check_table(path: &Path, name: &str, table: &str) -> std::io::Result<bool> {
+    let document = std::fs::read_to_string(path)?;
+    let Some(right) = with_table(&document, name, table) else { return Ok(false) };
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &right)?;
+        return Ok(true);
+    }
+    Ok(document == right)
 }
 
 /// `document` with `table` between its lines `<!-- begin NAME -->` and `<!-- end NAME -->`; `None` if it has no such

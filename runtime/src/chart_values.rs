@@ -21,6 +21,12 @@ pub struct ChartValues {
     pub agent: AgentValues,
     /// The custom resource definitions.
     pub crds: CrdsValues,
+    /// Alerts.
+    pub prometheus_rule: Option<RuleValues>,
+    /// Grafana's dashboard.
+    pub dashboards: Option<DashboardsValues>,
+    /// Who may scrape.
+    pub network_policy: Option<NetworkPolicyValues>,
     /// Names of the secrets for pulling images.
     pub image_pull_secrets: Option<Vec<Object>>,
     /// Values of a parent chart; not read.
@@ -36,6 +42,8 @@ pub struct OperatorValues {
     pub replicas: Option<i64>,
     /// How its replicas spread.
     pub topology_spread_constraints: Option<Vec<Object>>,
+    /// How many of its replicas may be evicted at once.
+    pub pod_disruption_budget: Option<BudgetValues>,
     /// What every workload has.
     #[serde(flatten)]
     pub workload: Workload,
@@ -107,11 +115,91 @@ pub struct ImageValues {
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenValues {
-    /// Address that metrics and health are served on.
+    /// Address that metrics and health are served on, or `node`.
     pub host: Option<String>,
     /// Port of the same.
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
+    /// Whether there is a Service for scrapers.
+    pub metrics_service: Option<bool>,
+    /// Scraped through the Service by Prometheus Operator.
+    pub service_monitor: Option<MonitorValues>,
+    /// Scraped without a Service by Prometheus Operator.
+    pub pod_monitor: Option<MonitorValues>,
+}
+
+/// `serviceMonitor`, `podMonitor`
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MonitorValues {
+    /// Whether there is one.
+    pub enabled: Option<bool>,
+    /// Labels by which Prometheus finds it.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Label whose value becomes the label `job`.
+    pub job_label: Option<String>,
+    /// Time between two scrapes.
+    pub interval: Option<String>,
+    /// When a scrape is given up.
+    pub scrape_timeout: Option<String>,
+    /// Changes of a target's labels.
+    pub relabelings: Option<Vec<Object>>,
+    /// Changes of what was scraped.
+    pub metric_relabelings: Option<Vec<Object>>,
+}
+
+/// `prometheusRule`
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleValues {
+    /// Whether there is one.
+    pub enabled: Option<bool>,
+    /// Labels by which Prometheus finds it.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Where docs/usage of the project is served.
+    #[serde(rename = "runbookURL")]
+    pub runbook_url: Option<String>,
+}
+
+/// `dashboards`
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DashboardsValues {
+    /// Whether there is one.
+    pub enabled: Option<bool>,
+    /// Label by which Grafana's sidecar finds it.
+    pub label: Option<String>,
+    /// That label's value.
+    pub label_value: Option<String>,
+    /// Namespace in which the sidecar looks.
+    pub namespace: Option<String>,
+    /// Annotations, such as the folder.
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `networkPolicy`
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkPolicyValues {
+    /// Whether there is one.
+    pub enabled: Option<bool>,
+    /// Who may scrape.
+    pub from: Option<Vec<Object>>,
+}
+
+/// `podDisruptionBudget`
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetValues {
+    /// Whether there is one, with several replicas.
+    pub enabled: Option<bool>,
+    /// How many may be away: a number, or a part in percent.
+    #[schemars(schema_with = "number_or_percent")]
+    pub max_unavailable: Option<String>,
 }
 
 /// `serviceAccount`
@@ -138,4 +226,8 @@ pub struct CrdsValues {
 
 fn tag(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number", "null"] })
+}
+
+fn number_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["integer", "string", "null"], "minimum": 0, "pattern": "^[0-9]+%$" })
 }

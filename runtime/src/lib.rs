@@ -24,15 +24,15 @@ mod settings;
 mod shutdown;
 
 pub use api_requests::ApiRequests;
-pub use catalog::Catalog;
+pub use catalog::{Catalog, check_table};
 pub use causes::with_causes;
 pub use client::{ClientError, client, counted_client};
 pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
 pub use readiness::Readiness;
-pub use server::{ServeError, Server, serve};
+pub use server::{ServeError, Server, listen_addr, serve};
 pub use settings::{
-    AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
+    AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, InterfacePlugin, KubernetesSettings,
+    LogFormat, LogSettings, ModeSettings, OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
 };
 pub use shutdown::{Shutdown, Trigger};

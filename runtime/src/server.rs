@@ -37,6 +37,19 @@ pub struct ServeError {
     source: io::Error,
 }
 
+/// An address and a port, as `--listen` takes them. IPv6 needs no brackets: the chart writes whatever address a node has
+/// before a colon and the port.
+///
+/// # Errors
+/// If it is neither, with what is wanted.
+pub fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    let apart = || -> Option<SocketAddr> {
+        let (ip, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+    };
+    text.parse().ok().or_else(apart).ok_or_else(|| "no ADDR:PORT such as 10.0.0.1:9963 or [::]:9963".to_owned())
+}
+
 #[derive(Clone)]
 struct Answers {
     registry: Arc<Registry>,
@@ -107,6 +120,21 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+
+    #[test]
+    fn an_address_is_read_with_brackets_and_without() {
+        for (text, addr) in [
+            ("10.0.0.1:9963", "10.0.0.1:9963"),
+            ("[fd00::1]:9963", "[fd00::1]:9963"),
+            ("fd00::1:9963", "[fd00::1]:9963"),
+            (":::9963", "[::]:9963"),
+        ] {
+            assert_eq!(listen_addr(text), Ok(addr.parse().unwrap()), "{text}");
+        }
+        for text in ["10.0.0.1", "9963", "node:9963", "fd00::1:99630", ""] {
+            assert!(listen_addr(text).unwrap_err().contains("ADDR:PORT"), "{text}");
+        }
+    }
 
     /// Status and body.
     async fn ask(addr: SocketAddr, path: &str) -> (String, String) {

@@ -30,6 +30,17 @@ impl ControlPlane {
     /// As [`ControlPlane::service_account_kubeconfig`], but with the token that a pod on `node` would get: it names the
     /// pod and the node, as admission policies like to check. Such a pod is created, once.
     pub async fn service_account_kubeconfig_on(&self, namespace: &str, name: &str, node: &str) -> Result<PathBuf> {
+        // Boxed, as futures of tests that start agents would grow too large.
+        let token = Box::pin(self.token_on(namespace, name, node)).await?;
+        self.scratch.write(&format!("{namespace}.{name}-{node}.kubeconfig"), self.kubeconfig(&token).to_string())
+    }
+
+    /// A client with that token.
+    pub async fn service_account_client_on(&self, namespace: &str, name: &str, node: &str) -> Result<Client> {
+        client(self.kubeconfig(&Box::pin(self.token_on(namespace, name, node)).await?)).await
+    }
+
+    async fn token_on(&self, namespace: &str, name: &str, node: &str) -> Result<String> {
         let host = format!("{name}-{node}");
         let pods = Api::<Pod>::namespaced(self.admin().await?, namespace);
         let pod = match pods.get_opt(&host).await? {
@@ -38,8 +49,7 @@ impl ControlPlane {
                 self.create_in(namespace, &pod(namespace, &host).on_node(node).service_account(name).into()).await?
             }
         };
-        let token = self.token(namespace, name, Some(&pod)).await?;
-        self.scratch.write(&format!("{namespace}.{host}.kubeconfig"), self.kubeconfig(&token).to_string())
+        self.token(namespace, name, Some(&pod)).await
     }
 
     async fn token(&self, namespace: &str, name: &str, pod: Option<&Pod>) -> Result<String> {
@@ -62,12 +72,12 @@ impl ControlPlane {
     }
 }
 
-/// A kubeconfig for a token, as JSON, which is YAML too.
+/// A kubeconfig for a token, as JSON, which is YAML too. Whatever the address, the certificate is for `kubernetes`.
 pub(crate) fn kubeconfig(url: &str, ca: &Path, token: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": ca}}],
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": ca, "tls-server-name": "kubernetes"}}],
         "users": [{"name": "test", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         "current-context": "test",

@@ -8,11 +8,14 @@ use serde_json::Value;
 
 use crate::{ControlPlane, eventually};
 
-/// One finished request on cadastre's objects, Nodes, Pods, Namespaces, Events or Leases. A watch counts when it begins.
+/// One finished request on cadastre's objects, Nodes, Pods, Namespaces, Events, Leases or
+/// what networking has. A watch counts when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`
     pub verb: String,
+    /// As in `cadastre.io`; empty for the core's.
+    pub group: String,
     /// The plural, as in `ipamnodes`.
     pub resource: String,
     /// As in `status`; empty for the object itself.
@@ -78,6 +81,7 @@ fn event(line: &str) -> Result<Option<AuditEvent>> {
     let reference = |field: &str| line.object_ref[field].as_str().unwrap_or_default().to_owned();
     let code = line.response_status["code"].as_u64().and_then(|code| code.try_into().ok()).unwrap_or_default();
     Ok(Some(AuditEvent {
+        group: reference("apiGroup"),
         resource: reference("resource"),
         subresource: reference("subresource"),
         namespace: reference("namespace"),

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use crate::{ControlPlane, NAMESPACE, Proc, Program};
+use crate::{ControlPlane, Host, NAMESPACE, Proc, Program, paths};
 
 /// ServiceAccount of the operator.
 pub const OPERATOR: &str = "cadastre-operator";
@@ -57,9 +57,9 @@ impl ControlPlane {
         self.operator_program(&settings, flags).await?.start(self.folder(), name)
     }
 
-    /// `cadastre-agent run` for this node under its own account. Its state and its socket lie in a folder of its own.
+    /// `cadastre-agent run` for this node under its own account, with the token of a pod on it. Its state and its socket lie in a folder of its own.
     pub async fn agent_program(&self, settings: &std::path::Path, node: &str) -> Result<Program> {
-        let kubeconfig = self.service_account_kubeconfig(NAMESPACE, AGENT).await?;
+        let kubeconfig = self.service_account_kubeconfig_on(NAMESPACE, AGENT, node).await?;
         let program = Program::ours("cadastre-agent")?.env("KUBECONFIG", kubeconfig);
         let program = program.arg("run").arg("--config").arg(settings).args(["--node-name", node]);
         let of_node = |name: &str| self.folder().join(node).join(name);
@@ -78,6 +78,17 @@ impl ControlPlane {
     pub async fn start_agent(&self, node: &str, name: &str) -> Result<Proc> {
         let settings = self.settings_file(name).await?;
         self.agent_program(&settings, node).await?.start(self.folder(), name)
+    }
+
+    /// An agent on a machine of its own, which it sets up, of the chart's `DaemonSet`.
+    pub async fn agent_program_on(&self, host: &Host, env: &[(&str, &str)]) -> Result<Program> {
+        let settings = self.settings_file(host.name()).await?;
+        let program = self.agent_program(&settings, host.name()).await?.netns(host.netns());
+        let program = program.arg("--plugin").arg(paths::binary("cadastre")?);
+        let program = program.args(["--daemon-set", &format!("{NAMESPACE}/{AGENT}")]);
+        let program = program.env("CADASTRE__CNI__INSTALL", "true");
+        let program = program.env("CADASTRE__CNI__CONFPATH", host.conf()).env("CADASTRE__CNI__BINPATH", host.bin());
+        Ok(env.iter().fold(program, |program, (key, value)| program.env(key, value)))
     }
 
     /// Every `IPAMNode` by name.

@@ -34,6 +34,17 @@ impl Cni {
         Ok(Self { network, scratch, host: host.path(), program })
     }
 
+    /// The network that an agent installed on a node: its folders of configurations and of plugins.
+    pub fn installed(host: &NetNs, network: &str, conf: &Path, bin: &Path) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let program = Program::tool("cnitool")?
+            .env("NETCONFPATH", conf)
+            .env("CNI_PATH", bin)
+            .netns(host)
+            .private_var_lib(&scratch.folder("var-lib")?);
+        Ok(Self { network: network.to_owned(), scratch, host: host.path(), program })
+    }
+
     /// Another configuration of the same network: what a person writes in place of the first.
     pub fn rewrite(&self, conflist: &Value) -> Result<()> {
         self.scratch.write("net.d/10-test.conflist", conflist.to_string()).map(drop)

@@ -1,10 +1,11 @@
 //! A real etcd and kube-apiserver on loopback, ready a few seconds after the call, with a folder of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Node;
@@ -13,79 +14,22 @@ use kube::{Api, Client, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 
-use crate::flags::{self, ADMIN_TOKEN, Files, MANAGER_TOKEN, Ports};
-use crate::{Proc, Program, Scratch, access, eventually};
+use crate::flags::{self, Files, Ports};
+use crate::home::Home;
+use crate::tokens::{ADMIN, MANAGER, SCHEDULER};
+use crate::{Builder, Proc, Program, Scratch, access, eventually};
 
 /// Ready takes about 4 s on an idle machine; tests keep every core busy.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
 /// A server that takes longer to say whether it is ready is asked anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often other ports are tried, should somebody have taken one of ours.
-const ATTEMPTS: usize = 4;
 /// Requests at once when many objects are created.
 const CONCURRENT_CREATES: usize = 32;
 
-/// What a control plane is started with; see [`ControlPlane::builder`].
-#[derive(Clone, Debug)]
-pub struct Builder {
-    service_cidr: String,
-    audit: bool,
-    apiserver_flags: Vec<String>,
-    manager_flags: Option<Vec<String>>,
-}
-
-impl Builder {
-    /// A further flag of the API server, `--like=this`.
-    #[must_use]
-    pub fn apiserver_flag(mut self, flag: &str) -> Self {
-        self.apiserver_flags.push(flag.to_owned());
-        self
-    }
-
-    /// Keeps no audit log: writing it is part of what a request costs. [`ControlPlane::audit`] is of no use then.
-    #[must_use]
-    pub fn without_audit(mut self) -> Self {
-        self.audit = false;
-        self
-    }
-
-    /// Services' addresses, default `10.96.0.0/16`; two CIDRs with a comma between them make it dual-stack.
-    #[must_use]
-    pub fn service_cidr(mut self, cidr: &str) -> Self {
-        cidr.clone_into(&mut self.service_cidr);
-        self
-    }
-
-    /// Runs kube-controller-manager too, with these flags.
-    #[must_use]
-    pub fn controller_manager(mut self, flags: &[&str]) -> Self {
-        self.manager_flags = Some(flags.iter().map(|flag| (*flag).to_owned()).collect());
-        self
-    }
-
-    /// Starts it and waits until it is ready.
-    pub async fn start(&self) -> Result<ControlPlane> {
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            let mut started = ControlPlane::launch(self)?;
-            match started.wait_ready().await {
-                Ok(()) => {
-                    if let Some(flags) = &self.manager_flags {
-                        started.start_manager(flags)?;
-                    }
-                    return Ok(started);
-                }
-                Err(error) if started.lost_a_port() => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.context("no attempt was made")?)
-    }
-}
-
-/// etcd, kube-apiserver and, if asked for, kube-controller-manager. Dropping it ends them and removes their folder.
+/// etcd, kube-apiserver and, if asked for, kube-controller-manager and kube-scheduler. Dropping it ends them and removes their folder.
 pub struct ControlPlane {
     // Fields are dropped in this order: processes before the folder they write to.
+    scheduler: Option<Proc>,
     manager: Option<Proc>,
     apiserver: Proc,
     etcd: Proc,
@@ -95,6 +39,7 @@ pub struct ControlPlane {
     pub(crate) audit_markers: AtomicUsize,
     pub(crate) files: Files,
     ports: Ports,
+    home: Option<Home>,
     pub(crate) scratch: Scratch,
 }
 
@@ -105,12 +50,12 @@ impl ControlPlane {
     }
 
     pub fn builder() -> Builder {
-        Builder { service_cidr: "10.96.0.0/16".into(), audit: true, apiserver_flags: Vec::new(), manager_flags: None }
+        Builder::default()
     }
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api)
+        format!("https://127.0.0.1:{}", self.home.as_ref().map_or(self.ports.api, Home::port))
     }
 
     /// Where etcd serves its clients.
@@ -125,12 +70,12 @@ impl ControlPlane {
 
     /// A client that may do everything.
     pub async fn admin(&self) -> Result<Client> {
-        Ok(self.admin.get_or_try_init(|| access::client(self.kubeconfig(ADMIN_TOKEN))).await?.clone())
+        Ok(self.admin.get_or_try_init(|| access::client(self.kubeconfig(self.files.tokens.of(ADMIN)))).await?.clone())
     }
 
     /// The administrator's kubeconfig file.
     pub fn kubeconfig_admin(&self) -> Result<PathBuf> {
-        self.scratch.write("admin.kubeconfig", self.kubeconfig(ADMIN_TOKEN).to_string())
+        self.scratch.write("admin.kubeconfig", self.kubeconfig(self.files.tokens.of(ADMIN)).to_string())
     }
 
     /// Runs `kubectl` as administrator.
@@ -203,7 +148,7 @@ impl ControlPlane {
     /// been.
     pub async fn forget(&self, prefixes: &[&str]) -> Result<()> {
         for prefix in prefixes {
-            let etcdctl = Program::tool("etcdctl")?.args(["--endpoints", &self.etcd_url()]);
+            let etcdctl = self.at_home(Program::tool("etcdctl")?.args(["--endpoints", &self.etcd_url()]));
             etcdctl.args(["del", "--prefix", &format!("/registry/{prefix}")]).run().await?.ok()?;
         }
         Ok(())
@@ -212,7 +157,7 @@ impl ControlPlane {
     /// Saves a snapshot of etcd.
     pub async fn snapshot(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder().join(format!("{name}.snapshot"));
-        flags::etcd_save(self.ports, &path)?.run().await?.ok()?;
+        self.at_home(flags::etcd_save(self.ports, &path)?).run().await?.ok()?;
         Ok(path)
     }
 
@@ -240,20 +185,32 @@ impl ControlPlane {
         self.manager.as_ref()
     }
 
+    fn at_home(&self, program: Program) -> Program {
+        Home::program(self.home.as_ref(), program)
+    }
+
     pub(crate) fn kubeconfig(&self, token: &str) -> serde_json::Value {
         access::kubeconfig(&self.url(), &self.files.ca(), token)
     }
 
-    fn launch(builder: &Builder) -> Result<Self> {
+    pub(crate) fn launch(builder: &Builder) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let files = Files::write(&scratch)?;
-        let ports = Ports::free()?;
-        let etcd = flags::etcd(&files, ports)?.start(scratch.path(), "etcd")?;
+        let (home, nodes) = match &builder.among {
+            Some((netns, nodes)) => (Some(Home::new(Arc::clone(netns))?), nodes.as_slice()),
+            None => (None, [].as_slice()),
+        };
+        let files = Files::write(&scratch, nodes)?;
+        let (ports, place) = match home {
+            Some(_) => (Ports::fixed(), flags::with_nodes()),
+            None => (Ports::free()?, flags::alone()),
+        };
+        let etcd = Home::program(home.as_ref(), flags::etcd(&files, ports)?).start(scratch.path(), "etcd")?;
         let audit = if builder.audit { flags::audit(&files).to_vec() } else { Vec::new() };
-        let apiserver =
-            flags::apiserver(&files, ports, &builder.service_cidr)?.args(audit).args(&builder.apiserver_flags);
+        let apiserver = flags::apiserver(&files, ports, &builder.service_cidr)?.args(place);
+        let apiserver = Home::program(home.as_ref(), apiserver.args(audit).args(&builder.apiserver_flags));
         let apiserver = apiserver.start(scratch.path(), "kube-apiserver")?;
         Ok(Self {
+            scheduler: None,
             manager: None,
             apiserver,
             etcd,
@@ -261,20 +218,30 @@ impl ControlPlane {
             audit_markers: AtomicUsize::new(0),
             files,
             ports,
+            home,
             scratch,
         })
     }
 
-    fn start_manager(&mut self, flags: &[String]) -> Result<()> {
-        let kubeconfig = self.scratch.write("manager.kubeconfig", self.kubeconfig(MANAGER_TOKEN).to_string())?;
+    pub(crate) fn start_manager(&mut self, flags: &[String]) -> Result<()> {
+        let kubeconfig =
+            self.scratch.write("manager.kubeconfig", self.kubeconfig(self.files.tokens.of(MANAGER)).to_string())?;
         let certs = self.scratch.folder("manager-certs")?;
         let program = flags::controller_manager(&self.files, &kubeconfig, &certs, flags)?;
         self.manager = Some(program.start(self.scratch.path(), "kube-controller-manager")?);
         Ok(())
     }
 
+    pub(crate) fn start_scheduler(&mut self) -> Result<()> {
+        let kubeconfig = self.kubeconfig(self.files.tokens.of(SCHEDULER)).to_string();
+        let kubeconfig = self.scratch.write("scheduler.kubeconfig", kubeconfig)?;
+        let program = flags::scheduler(&kubeconfig, &self.scratch.folder("scheduler-certs")?)?;
+        self.scheduler = Some(program.start(self.scratch.path(), "kube-scheduler")?);
+        Ok(())
+    }
+
     /// Waits for `/readyz`, unless a process ends.
-    async fn wait_ready(&self) -> Result<()> {
+    pub(crate) async fn wait_ready(&self) -> Result<()> {
         let ready = eventually(START_TIMEOUT, "the API server to be ready", async || {
             if !self.etcd.is_running() || !self.apiserver.is_running() {
                 return anyhow::Ok(false);
@@ -294,12 +261,12 @@ impl ControlPlane {
 
     /// With a client of its own: one made while the API server was writing its certificate trusts nobody, for ever.
     async fn ask_ready(&self) -> Result<Client> {
-        let client = access::client(self.kubeconfig(ADMIN_TOKEN)).await?;
+        let client = access::client(self.kubeconfig(self.files.tokens.of(ADMIN))).await?;
         client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
         Ok(client)
     }
 
-    fn lost_a_port(&self) -> bool {
+    pub(crate) fn lost_a_port(&self) -> bool {
         [&self.etcd, &self.apiserver].iter().any(|process| process.log_contains("address already in use"))
     }
 }

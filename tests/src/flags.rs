@@ -1,4 +1,4 @@
-//! How etcd, the API server and the controller manager are started, and the files they read.
+//! How etcd, the API server, the controller manager and the scheduler are started, and the files they read.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,9 @@ use anyhow::{Context as _, Result};
 use rcgen::KeyPair;
 use serde_json::json;
 
+use crate::home::API;
+use crate::tokens::Tokens;
 use crate::{Program, Scratch};
-
-/// The token of the cluster's administrator, and that of the controller manager. The API server listens on loopback only
-/// and lives for one test.
-pub(crate) const ADMIN_TOKEN: &str = "admin-of-a-test";
-pub(crate) const MANAGER_TOKEN: &str = "manager-of-a-test";
 
 /// The files of a control plane's folder.
 #[derive(Debug)]
@@ -21,23 +18,23 @@ pub(crate) struct Files {
     pub audit_log: PathBuf,
     sa_key: PathBuf,
     sa_pub: PathBuf,
-    tokens: PathBuf,
+    pub tokens: Tokens,
+    token_file: PathBuf,
     audit_policy: PathBuf,
     pub etcd_data: PathBuf,
 }
 
 impl Files {
-    pub fn write(scratch: &Scratch) -> Result<Self> {
+    pub fn write(scratch: &Scratch, nodes: &[String]) -> Result<Self> {
         let key = KeyPair::generate().context("generating the key of ServiceAccount tokens")?;
-        let tokens = format!(
-            "{ADMIN_TOKEN},admin,admin,\"system:masters\"\n{MANAGER_TOKEN},system:kube-controller-manager,manager,\"\"\n"
-        );
+        let tokens = Tokens::new(nodes);
         Ok(Self {
             certs: scratch.folder("certs")?,
             audit_log: scratch.path().join("audit.log"),
             sa_key: scratch.write("sa.key", key.serialize_pem())?,
             sa_pub: scratch.write("sa.pub", key.public_key_pem())?,
-            tokens: scratch.write("tokens.csv", tokens)?,
+            token_file: scratch.write("tokens.csv", tokens.csv())?,
+            tokens,
             audit_policy: scratch.write("audit-policy.json", audit_policy())?,
             etcd_data: scratch.path().join("etcd"),
         })
@@ -56,6 +53,8 @@ fn audit_policy() -> String {
         {"group": "", "resources": ["nodes", "nodes/status", "events", "pods", "namespaces"]},
         {"group": "events.k8s.io"},
         {"group": "coordination.k8s.io"},
+        {"group": "networking.k8s.io"},
+        {"group": "apps", "resources": ["daemonsets"]},
     ]);
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",
@@ -85,6 +84,11 @@ impl Ports {
         }
         let [api, etcd, etcd_peer] = ports;
         Ok(Self { api, etcd, etcd_peer })
+    }
+
+    /// Those of a control plane that has a network namespace to itself.
+    pub const fn fixed() -> Self {
+        Self { api: API.port(), etcd: 2379, etcd_peer: 2380 }
     }
 }
 
@@ -122,25 +126,44 @@ pub(crate) fn etcd_restore(files: &Files, ports: Ports, snapshot: &Path, more: &
     Ok(program)
 }
 
-pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str) -> Result<Program> {
-    let flags = [
-        flag("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd)),
-        flag("secure-port", ports.api),
+/// On loopback, for tests without a kubelet.
+pub(crate) fn alone() -> Vec<String> {
+    vec![
         flag("bind-address", "127.0.0.1"),
         // Without one it looks for a default route, and a machine without a network has none. With no reconciler it
         // does not try to make a Service's endpoint of it.
         flag("advertise-address", "127.0.0.1"),
         flag("endpoint-reconciler-type", "none"),
+        // It refuses pods of a namespace without a `default` ServiceAccount, which only the controller manager makes.
+        flag("disable-admission-plugins", "ServiceAccount"),
+    ]
+}
+
+/// In a network of nodes, whose kubelets it calls.
+pub(crate) fn with_nodes() -> Vec<String> {
+    vec![
+        flag("bind-address", "0.0.0.0"),
+        flag("advertise-address", API.ip()),
+        flag("external-hostname", API.ip()),
+        flag("enable-admission-plugins", "NodeRestriction"),
+        flag("kubelet-preferred-address-types", "InternalIP"),
+        // Webhooks are called at their pods' addresses: nothing makes Services' addresses work here.
+        flag("enable-aggregator-routing", "true"),
+    ]
+}
+
+pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str) -> Result<Program> {
+    let flags = [
+        flag("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd)),
+        flag("secure-port", ports.api),
         flag("cert-dir", files.certs.display()),
         flag("service-account-issuer", "https://kubernetes.default.svc"),
         flag("service-account-key-file", files.sa_pub.display()),
         flag("service-account-signing-key-file", files.sa_key.display()),
-        flag("token-auth-file", files.tokens.display()),
+        flag("token-auth-file", files.token_file.display()),
         flag("authorization-mode", "Node,RBAC"),
         flag("service-cluster-ip-range", service_cidr),
         flag("allow-privileged", "true"),
-        // It refuses pods of a namespace without a `default` ServiceAccount, which only the controller manager makes.
-        flag("disable-admission-plugins", "ServiceAccount"),
     ];
     Ok(Program::tool("kube-apiserver")?.args(flags))
 }
@@ -164,6 +187,16 @@ pub(crate) fn controller_manager(files: &Files, kubeconfig: &Path, certs: &Path,
     Ok(Program::tool("kube-controller-manager")?.args(flags).args(more))
 }
 
-fn flag(name: &str, value: impl std::fmt::Display) -> String {
+pub(crate) fn scheduler(kubeconfig: &Path, certs: &Path) -> Result<Program> {
+    let flags = [
+        flag("kubeconfig", kubeconfig.display()),
+        flag("leader-elect", "false"),
+        flag("cert-dir", certs.display()),
+        flag("secure-port", "0"),
+    ];
+    Ok(Program::tool("kube-scheduler")?.args(flags))
+}
+
+pub(crate) fn flag(name: &str, value: impl std::fmt::Display) -> String {
     format!("--{name}={value}")
 }

@@ -9,8 +9,10 @@
 //! History                          every block that was ever published
 //! Seed, Lone                       an agent without a cluster, and its plugin
 //! Trace, Step                      what a process does, and its death at any step of it
+//! Lab, Node                        a control plane and two nodes with kubelet and containerd, in namespaces
 //! NetNs, Cni                       where pods live, and what attaches them
 //! Machine                          the namespaces of a node with two pods, and a cable between two network cards
+//! Fabric, Host                     nodes of their own on one switch, with folders for CNI
 //! Interface                        one attachment by one interface plugin, called without libcni
 //! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
@@ -23,14 +25,19 @@
 
 mod access;
 mod audit;
+mod builder;
 mod chart;
 mod cluster;
 mod cni;
 mod control_plane;
 mod eventually;
+mod fabric;
 mod figures;
 mod flags;
+mod forward;
 mod history;
+mod home;
+mod lab;
 mod lone;
 mod machine;
 mod netns;
@@ -44,15 +51,19 @@ mod seen;
 mod served;
 mod spawner;
 mod strace;
+mod tokens;
 
 pub use audit::AuditEvent;
+pub use builder::Builder;
 pub use chart::{NAMESPACE, RELEASE};
 pub use cluster::{AGENT, DUAL_STACK, OPERATOR};
 pub use cni::{Attachment, Cni, Interface, Release, call_plugin};
-pub use control_plane::{Builder, ControlPlane};
+pub use control_plane::ControlPlane;
 pub use eventually::{Probe, eventually, until};
+pub use fabric::{Fabric, Host, MTU};
 pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
+pub use lab::{Lab, Node};
 pub use lone::{Lone, Seed, ask, holders};
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;

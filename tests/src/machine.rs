@@ -1,8 +1,6 @@
 //! A node with two pods, as far as interface plugins see one.
 
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use cadastre_core::Cidr;
 
 use crate::NetNs;
@@ -30,9 +28,7 @@ impl Machine {
 
     /// `ip` in the node's namespace.
     pub fn ip(&self, args: &[&str]) -> Result<()> {
-        let output = Command::new("ip").args(["-n", self.host.name()]).args(args).output()?;
-        ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        self.host.ip(args)
     }
 
     /// The way back to pods whose addresses are in no subnet of the bridge `cni0`, which is for the node's owner to make.

@@ -1,13 +1,16 @@
 //! Network namespaces: one plays a node, the others its pods. Nothing of a test touches the machine's own network.
 
-use std::net::IpAddr;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{Output, Program, scratch, until};
 
@@ -48,6 +51,34 @@ impl NetNs {
     pub async fn run(&self, command: &[&str]) -> Result<Output> {
         let (program, args) = command.split_first().context("no command")?;
         Program::new(program).args(args).netns(self).run().await
+    }
+
+    /// Runs `ip` in it.
+    pub fn ip(&self, args: &[&str]) -> Result<()> {
+        ip(&[&["-n", &self.name], args].concat())
+    }
+
+    /// Listens in it, though it is not where this process is.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+        let listener = self.within(move || TcpListener::bind(address));
+        listener.with_context(|| format!("listening at {address} in {}", self.name))
+    }
+
+    /// Connects to who listens in it.
+    pub fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
+        let stream = self.within(move || TcpStream::connect(address));
+        stream.with_context(|| format!("connecting to {address} in {}", self.name))
+    }
+
+    /// In a thread of its own, since a namespace is a thread's. A socket stays where it was made.
+    fn within<T: Send + 'static>(&self, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+        let netns = File::open(self.path())?;
+        let enter = move || {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+            make()
+        };
+        let result = std::thread::spawn(enter).join().map_err(|_| anyhow!("the thread in {} has failed", self.name))?;
+        Ok(result?)
     }
 
     /// Whether one ping to `address` from within is answered in 2 s.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec,
+    Container, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec, Taint,
 };
 use kube::api::ObjectMeta;
 
 /// A Node that is Ready and has no podCIDR.
 pub fn node(name: &str) -> NodeBuilder {
-    let (pod_cidrs, addresses, labels) = (Vec::new(), Vec::new(), BTreeMap::new());
-    NodeBuilder { name: name.to_owned(), pod_cidrs, addresses, machine: None, labels, ready: true }
+    let (pod_cidrs, addresses, labels, taints) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
+    NodeBuilder { name: name.to_owned(), pod_cidrs, addresses, machine: None, labels, taints, ready: true }
 }
 
 /// See [`node`].
@@ -21,6 +21,7 @@ pub struct NodeBuilder {
     addresses: Vec<String>,
     machine: Option<String>,
     labels: BTreeMap<String, String>,
+    taints: Vec<Taint>,
     ready: bool,
 }
 
@@ -52,6 +53,12 @@ impl NodeBuilder {
     }
 
     #[must_use]
+    pub fn taint(mut self, key: &str, effect: &str) -> Self {
+        self.taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() });
+        self
+    }
+
+    #[must_use]
     pub fn ready(mut self, ready: bool) -> Self {
         self.ready = ready;
         self
@@ -71,6 +78,7 @@ impl NodeBuilder {
             spec: Some(NodeSpec {
                 pod_cidr: self.pod_cidrs.first().cloned(),
                 pod_cidrs: has_cidrs.then_some(self.pod_cidrs),
+                taints: Some(self.taints),
                 ..NodeSpec::default()
             }),
             status: Some(NodeStatus {

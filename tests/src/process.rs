@@ -1,6 +1,7 @@
 //! A process that a test watches, freezes, kills and starts again. It dies with the value, and with the test's process.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{Program, eventually, spawner};
+use crate::{NetNs, Program, eventually, spawner};
 
 /// How much of a log goes into an error.
 const TAIL_LINES: usize = 30;
@@ -101,15 +102,23 @@ impl Proc {
 
     /// The answer of its health server, with the head: the address is in its log, that of its last life at the end.
     pub async fn http(&self, path: &str) -> Result<String> {
+        let address = self.listens()?;
+        ask(tokio::net::TcpStream::connect(address).await?, address, path).await
+    }
+
+    /// As [`Proc::http`], of one that runs in another network namespace.
+    pub async fn http_in(&self, netns: &NetNs, path: &str) -> Result<String> {
+        let address = self.listens()?;
+        let stream = netns.connect(address)?;
+        stream.set_nonblocking(true)?;
+        ask(tokio::net::TcpStream::from_std(stream)?, address, path).await
+    }
+
+    /// Where its health server listens.
+    pub fn listens(&self) -> Result<SocketAddr> {
         let log = self.log();
         let address = log.rsplit_once("listen=").map(|(_, rest)| rest).and_then(|rest| rest.split_whitespace().next());
-        let address = address.context("no address in the log")?;
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
+        Ok(address.context("no address in the log")?.parse()?)
     }
 
     pub fn log_contains(&self, text: &str) -> bool {
@@ -134,6 +143,14 @@ impl Proc {
         // A poisoned lock still holds the right child, and dropping must work while a test panics.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn ask(mut stream: tokio::net::TcpStream, address: SocketAddr, path: &str) -> Result<String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 impl Drop for Proc {

@@ -52,9 +52,11 @@ impl Program {
         }
     }
 
-    /// A release binary of ours: `cadastre-operator`, `cadastre-agent`, `cadastre`.
+    /// A release binary of ours: `cadastre-operator`, `cadastre-agent`, `cadastre`. An agent sets nothing up, unless it is told
+    /// to: the node would be the machine that the tests run on.
     pub fn ours(name: &str) -> Result<Self> {
-        Ok(Self::new(paths::binary(name)?))
+        let program = Self::new(paths::binary(name)?);
+        Ok(if name == "cadastre-agent" { program.env("CADASTRE__CNI__INSTALL", "false") } else { program })
     }
 
     /// A tool that `make tools` built: `kubectl`, `helm`, `etcdctl`, `bridge`, …

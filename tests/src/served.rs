@@ -33,7 +33,7 @@ pub async fn installed(values: &str) -> Result<ControlPlane> {
 /// A cluster whose one node is served, and its agent knows that.
 pub struct Served {
     pub cp: ControlPlane,
-    _operator: Proc,
+    pub operator: Proc,
     pub agent: Proc,
     pub plugin: Plugin,
     pub blocks: Vec<Cidr>,
@@ -61,7 +61,7 @@ pub async fn served(values: &str) -> Result<Served> {
     let well = async || Ok(status(&cp, &[]).await?.success());
     until("the agent is well", well).await.with_context(|| agent.tail())?;
     let blocks = cp.blocks().await?.remove(NODE).context("no blocks")?;
-    Ok(Served { cp, _operator: operator, agent, plugin, blocks })
+    Ok(Served { cp, operator, agent, plugin, blocks })
 }
 
 /// `cadastre-agent status` of the node's agent.

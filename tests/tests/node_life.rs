@@ -258,3 +258,49 @@ async fn a_family_that_is_exhausted_costs_no_block_of_the_other() -> Result<()> 
     let cleared = async || Ok(cp.condition("n4", "Assigned").await?.is_some_and(|c| c.status == "True"));
     until("the condition is cleared", cleared).await
 }
+
+/// Keys of the taints, and whether the network is said to be there.
+async fn openness(cp: &ControlPlane, name: &str) -> Result<(Vec<String>, Option<String>)> {
+    let node = nodes(cp).await?.get(name).await?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let network = conditions.into_iter().find(|condition| condition.type_ == "NetworkUnavailable");
+    // The API server adds one to a new node.
+    let keys = taints.into_iter().map(|taint| taint.key).filter(|key| !key.starts_with("node.kubernetes.io/"));
+    Ok((keys.collect(), network.map(|condition| condition.status)))
+}
+
+#[tokio::test]
+async fn a_node_is_opened_to_pods_once_its_agent_serves() -> Result<()> {
+    let cp = installed(DUAL_STACK).await?;
+    let ours = cadastre_api::NOT_READY_TAINT;
+    let tainted = |name: &str| {
+        node(name).ready(false).taint(ours, "NoExecute").taint("theirs", "NoSchedule").taint(ours, "NoSchedule")
+    };
+    cp.create_nodes([tainted("n1"), tainted("n2")]).await?;
+    let _operator = cp.start_operator("operator", NO_ELECTION).await?;
+    served(&cp, &["n1", "n2"]).await?;
+    let _agent = cp.start_agent("n1", "n1").await?;
+    let open = (vec!["theirs".to_owned()], Some("False".to_owned()));
+    until("n1 is open", async || Ok(openness(&cp, "n1").await? == open)).await?;
+    assert_eq!(openness(&cp, "n2").await?, (vec![ours.to_owned(), "theirs".to_owned(), ours.to_owned()], None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_opens_nodes_himself_can_have_it_so() -> Result<()> {
+    let off = format!("{DUAL_STACK}operator: {{removeNodeTaints: false, setNodeNetworkStatus: false}}\n");
+    let cp = installed(&off).await?;
+    cp.create_nodes([node("n1").ready(false).taint(cadastre_api::NOT_READY_TAINT, "NoSchedule")]).await?;
+    let _operator = cp.start_operator("operator", NO_ELECTION).await?;
+    served(&cp, &["n1"]).await?;
+    let _agent = cp.start_agent("n1", "n1").await?;
+    let says =
+        async || Ok(cp.ipam_nodes().await?["n1"].status.as_ref().is_some_and(|status| !status.conditions.is_empty()));
+    until("its agent serves", says).await?;
+    // What the operator does of its own accord, it does with the next Node at the latest.
+    cp.create_nodes([node("n2").ready(false)]).await?;
+    served(&cp, &["n2"]).await?;
+    assert_eq!(openness(&cp, "n1").await?, (vec![cadastre_api::NOT_READY_TAINT.to_owned()], None));
+    Ok(())
+}

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, Mode};
 use cadastre_core::Cidr;
-use cadastre_tests::{ControlPlane, DUAL_STACK, NAMESPACE, Proc, Program, RELEASE, call_plugin, node, until};
+use cadastre_tests::{AGENT, ControlPlane, DUAL_STACK, NAMESPACE, Proc, Program, RELEASE, call_plugin, node, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -64,6 +65,13 @@ impl Cluster {
     async fn register(&self, names: &[&str]) -> Result<()> {
         // Ready, as nodes with running agents are: a recovery waits for those.
         self.cp.create_nodes(names.iter().map(|name| node(name))).await?;
+        // A store from before an agent's pod knows neither that nor its token: the DaemonSet makes another pod.
+        for (name, agent) in self.agents.iter().filter(|(name, _)| names.contains(&name.as_str())) {
+            self.cp.service_account_kubeconfig_on(NAMESPACE, AGENT, name).await?;
+            agent.restart()?;
+            let answers = async || Ok(UnixStream::connect(self.cp.agent_socket(name)).is_ok());
+            until(&format!("the agent of {name} answers"), answers).await.with_context(|| agent.tail())?;
+        }
         Ok(())
     }
 

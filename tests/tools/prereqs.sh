@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Checks that what the Makefile needs is here: Rust and Go, which it presumes, and a few Debian packages, which it installs
 # when it may.
+#
+#   prereqs.sh           for everything but a cluster
+#   prereqs.sh cluster   also for `make cluster` and the tests on one, if this machine can have one
 set -euo pipefail
 
 missing_toolchain=()
@@ -24,7 +27,16 @@ need iptables iptables
 need strace strace
 # The reference CNI plugins as Debian has them: interface plugins of an older release than those that we build.
 [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
+# Prometheus and promtool.
+need promtool prometheus
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+# Nodes need cgroup v1; where it is missing those tests say so and pass.
+if [ "${1:-}" = cluster ] && grep -q '^[0-9]*:[^:]*\bmemory\b' /proc/self/cgroup; then
+  need containerd containerd
+  need runc runc
+  need busybox busybox-static
+  command -v podman >/dev/null || need buildah buildah
+fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
@@ -33,4 +45,13 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "prereqs: installing the Debian packages ${packages[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
+# Some packages start a service when they are installed, unless this file forbids it; we want their programs only.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  printf '#!/bin/sh\nexit 101\n' > $policy
+  chmod +x $policy
+fi
 { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >&2
+# Nor at the next boot.
+if [ -d /run/systemd/system ] && [[ " ${packages[*]} " == *' prometheus '* ]]; then systemctl disable --quiet prometheus >&2; fi

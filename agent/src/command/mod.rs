@@ -1,5 +1,6 @@
 //! What people type on a node: each asks the agent there, and prints what it says for people or programs.
 
+pub mod audit;
 mod explain;
 mod status;
 
@@ -35,7 +36,7 @@ pub enum AskError {
 
 /// One deadline for connecting, asking and reading: none of the three has one of its own that holds in every case. The
 /// thread that still waits ends with the process.
-fn ask_in_time(socket: &Path, call: Call) -> Result<Reply, AskError> {
+pub(crate) fn ask_in_time(socket: &Path, call: Call) -> Result<Reply, AskError> {
     let (answer, answered) = mpsc::channel();
     let path = socket.to_owned();
     // Nobody listens any more once the time is over.
@@ -55,7 +56,7 @@ fn ask(socket: &Path, call: Call) -> Result<Reply, AskError> {
     serde_json::from_str(&said).map_err(|_| garbled(socket, &said))
 }
 
-fn garbled(socket: &Path, said: &str) -> AskError {
+pub(crate) fn garbled(socket: &Path, said: &str) -> AskError {
     AskError::Garbled { path: socket.display().to_string(), said: said.chars().take(200).collect() }
 }
 

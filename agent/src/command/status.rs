@@ -29,7 +29,8 @@ pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<
     } else {
         write!(out, "{}", render(&report, all_addresses, paint()))?;
     }
-    Ok(report.kubernetes.ok && report.ipam.ok && report.journal.ok)
+    let Report { kubernetes, ipam, journal, cni, routes, .. } = &report;
+    Ok([kubernetes, ipam, journal].into_iter().chain(cni).chain(routes).all(|part| part.ok))
 }
 
 fn ask(socket: &Path) -> Result<Report, AskError> {
@@ -50,7 +51,7 @@ fn failed(message: &str, paint: bool) -> String {
 
 /// The report in lines.
 fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
-    let Report { kubernetes, ipam, mode, journal, pools, addresses, .. } = report;
+    let Report { kubernetes, ipam, mode, journal, cni, routes, pools, addresses, .. } = report;
     let of_blocks: Vec<&Pool> = pools.iter().filter(|pool| !pool.pool.starts_with(OF_A_NETWORK)).collect();
     let mut lines = vec![line("Kubernetes", &part(kubernetes, paint))];
     let named = names_pools(pools);
@@ -64,6 +65,8 @@ fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
     if !journal.ok {
         lines.push(line("Journal", &failed(&journal.message, paint)));
     }
+    lines.extend(cni.as_ref().map(|cni| line("CNI", &part(cni, paint))));
+    lines.extend(routes.as_ref().map(|routes| line("Routes", &part(routes, paint))));
     let mut text = lines.join("\n") + "\n";
     if all_addresses {
         text.push_str(&all(addresses, named));
@@ -164,6 +167,7 @@ mod tests {
             owner: owner.into(),
             state: state.into(),
             attachment: None,
+            netns: None,
         }
     }
 
@@ -189,6 +193,8 @@ mod tests {
             ipam: well("mode cluster-pool"),
             mode: "cluster-pool".into(),
             journal: well("100 bytes"),
+            cni: Some(well("/opt/cni/bin/cadastre installed")),
+            routes: Some(well("2 to 2 nodes")),
             heard: Some(2),
             assignment: Some(Assignment { generation: 3, seconds: Some(240), problems: vec![] }),
             reconciled: Some(Reconciled { seconds: 12, suspects: 1, freed: 0 }),
@@ -209,6 +215,8 @@ mod tests {
         let expected = "\
 Kubernetes:  Ok    1.36 (v1.36.3)
 IPAM:        IPv4: 3/254 allocated from 10.0.2.0/24   mode cluster-pool
+CNI:         Ok    /opt/cni/bin/cadastre installed
+Routes:      Ok    2 to 2 nodes
 Allocated addresses:
   10.0.2.1     (router)
   10.0.2.48    (default/nginx)
@@ -225,8 +233,8 @@ Tombstones:  2 carried out, 0 to be
 Waiting:     4 ADDs
 ";
         assert_eq!(render(&report(), true, false), format!("{expected}{details}"));
-        let first_two: Vec<&str> = expected.lines().take(2).collect();
-        assert_eq!(render(&report(), false, false), first_two.join("\n") + "\n" + details);
+        let first: Vec<&str> = expected.lines().take(4).collect();
+        assert_eq!(render(&report(), false, false), first.join("\n") + "\n" + details);
     }
 
     #[test]
@@ -254,6 +262,8 @@ Waiting:     4 ADDs
         broken.kubernetes = Part { ok: false, message: "unreachable: look".into() };
         broken.ipam = Part { ok: false, message: "two modes: set it back".into() };
         broken.journal = Part { ok: false, message: "damaged: drain".into() };
+        broken.cni = Some(Part { ok: false, message: "no ptp: install it".into() });
+        broken.routes = None;
         broken.pools[0].closed.push("10.0.3.0/24: the operator wants it back; 2 held".into());
         let said = render(&broken, false, false);
         assert!(said.contains("\n  block 10.0.3.0/24: the operator wants it back; 2 held\n"), "{said}");
@@ -262,6 +272,8 @@ Waiting:     4 ADDs
 Kubernetes:  Failed    unreachable: look
 IPAM:        IPv4: 3/254 allocated from 10.0.2.0/24   mode cluster-pool   Failed    two modes: set it back
 Journal:     Failed    damaged: drain
+CNI:         Failed    no ptp: install it
+Pools:
 "
         ));
         broken.pools.clear();

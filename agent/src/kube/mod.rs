@@ -3,6 +3,7 @@
 //! ```text
 //! own IPAMNode ──▶ watch_node ──▶ Assignment ──▶ owner of the pools ──▶ Outlook ──▶ publish ──▶ own IPAMNode/status
 //! own Node     ──▶ (live GET: whose IPAMNode is it?)                                  └──▶ report_mode ──▶ Event, readiness
+//! IPAMNodes    ──▶ peers, if there are routes ──▶ node
 //! own Pods     ──▶ pods ──▶ reconcile ──▶ owner
 //!                     └───▶ annotations: the addresses that a Pod asks for
 //! /version     ──▶ pulse ──▶ Cluster, for people
@@ -12,6 +13,7 @@
 mod afresh;
 mod annotations;
 mod assignment;
+mod peers;
 mod pods;
 mod publish;
 mod pulse;
@@ -30,6 +32,7 @@ use kube::runtime::events::Reporter;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::node::{Nodes, Peers};
 use crate::outlook::{Cluster, Outlook};
 use crate::report::Identity;
 use crate::serve::Message;
@@ -47,8 +50,17 @@ pub struct Links {
     pub outlook: watch::Receiver<Outlook>,
     pub cluster: Arc<watch::Sender<Cluster>>,
     pub metrics: Metrics,
+    /// Where the other nodes are shown; `None` if nobody looks.
+    pub peers: Option<Arc<watch::Sender<Peers>>>,
     /// Between two passes of reconciliation.
     pub reconcile_every: Duration,
+}
+
+impl Links {
+    /// How many nodes hear of each change of an `IPAMNode`; none if nobody watches them all.
+    fn nodes(&self) -> usize {
+        self.peers.as_ref().and_then(|peers| peers.borrow().as_ref().map(Nodes::len)).unwrap_or_default()
+    }
 }
 
 /// What `watch_node` shows the others.
@@ -71,6 +83,7 @@ pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mps
         pulse::run(client.clone(), Arc::clone(&links.cluster), Arc::clone(&trouble)).boxed(),
         pods::run(client.clone(), links.identity.node.clone(), pods.clone(), trouble).boxed(),
         annotations::answer(client.clone(), questions).boxed(),
+        peers::run(client.clone(), links.peers.clone()).boxed(),
         reconcile::run(client, links, node, pods).boxed(),
     ];
     futures::future::join_all(parts).await;

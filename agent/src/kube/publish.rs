@@ -16,8 +16,12 @@ use super::{Links, OwnNode, chain};
 /// Between two writes, whatever happens.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two writes that only bring numbers up to date: a thousand nodes then write about 70 times a second at most.
+/// Between two writes that only bring numbers up to date, in a cluster of [`FEW`] nodes.
 const USAGE_EVERY: Duration = Duration::from_secs(15);
+
+/// With routes, each write is sent to the agent of every node. So with more nodes than these each writes less often, and all of
+/// them together no more than 7 times a second.
+const FEW: u32 = 100;
 
 /// Longest pause after failed writes.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -33,17 +37,21 @@ struct Publisher {
 
 pub async fn run(client: Client, links: Links, mut node: OwnNode) {
     let mut outlook = links.outlook.clone();
+    let mut cluster = links.cluster.subscribe();
     let nodes = Api::all(client);
     let mut publisher = Publisher { nodes, links, accepted: None, last_write: None, backoff: Duration::ZERO };
     loop {
         let own = node.borrow_and_update().clone();
         outlook.mark_unchanged();
+        let setup = cluster.borrow_and_update().setup.clone();
         let next = own.as_ref().and_then(|own| publisher.next(own));
         let due = next.as_ref().map(|(due, _)| *due);
         let wait = async { if let Some(due) = due { sleep_until(due).await } else { std::future::pending().await } };
         tokio::select! {
             changed = node.changed() => if changed.is_err() { return },
             changed = outlook.changed() => if changed.is_err() { return },
+            // The rest of it changes with every word of the API server.
+            changed = async { cluster.wait_for(|cluster| cluster.setup != setup).await.map(drop) } => if changed.is_err() { return },
             () = wait => if let Some((own, (_, status))) = own.zip(next) {
                 publisher.write(&own, status).await;
             },
@@ -58,7 +66,8 @@ impl Publisher {
         let accepted = self.accepted.as_ref().filter(|(of, _)| *of == uid).map(|(_, status)| status.clone());
         let before = accepted.unwrap_or_else(|| said_before(own));
         let configured = self.links.identity.configured;
-        let status = desired(&self.links.outlook.borrow(), configured, &before, Timestamp::now());
+        let setup = &self.links.cluster.borrow().setup;
+        let status = desired(&self.links.outlook.borrow(), setup, configured, &before, Timestamp::now());
         // The assignment is on its way through the queue. With an unreadable journal it stays there.
         let unreadable = self.links.outlook.borrow().journal.unreadable;
         if status.observed_generation.is_none() && !unreadable {
@@ -67,7 +76,7 @@ impl Publisher {
         let pause = match change(&before, &status) {
             Change::None => return None,
             Change::News => NEWS_EVERY,
-            Change::Usage => USAGE_EVERY,
+            Change::Usage => usage_every(self.links.nodes()),
         };
         let due = self.last_write.map_or_else(Instant::now, |last| last + pause.max(self.backoff));
         Some((due, status))
@@ -99,9 +108,27 @@ impl Publisher {
     }
 }
 
+/// How often numbers are brought up to date where so many nodes hear of it.
+fn usage_every(nodes: usize) -> Duration {
+    USAGE_EVERY * u32::try_from(nodes).unwrap_or(u32::MAX).max(FEW) / FEW
+}
+
 /// What an agent of before said in this object, so that a restart writes nothing if nothing changed.
 fn said_before(own: &IPAMNode) -> IPAMNodeStatus {
     let mut status = own.status.clone().unwrap_or_default();
     status.conditions.retain(|condition| condition.type_ == condition_type::SERVING);
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_nodes_hear_of_it_the_rarer_it_is() {
+        let cases = [(0, 15), (100, 15), (200, 30), (1_000, 150), (5_000, 750)];
+        for (nodes, seconds) in cases {
+            assert_eq!(usage_every(nodes), Duration::from_secs(seconds), "{nodes}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use cadastre_api::{
 use cadastre_core::Family;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::node::NodeSetup;
 use crate::outlook::Outlook;
 use crate::pools::{BlockView, ShareView};
 use crate::record::BlockState;
@@ -23,9 +24,15 @@ pub enum Change {
 
 /// The status as it should be, after `before`: a condition keeps the time of its last transition, and an agent that cannot
 /// read its journal takes back nothing that was said of addresses.
-pub fn desired(outlook: &Outlook, configured: Mode, before: &IPAMNodeStatus, now: Timestamp) -> IPAMNodeStatus {
+pub fn desired(
+    outlook: &Outlook,
+    setup: &NodeSetup,
+    configured: Mode,
+    before: &IPAMNodeStatus,
+    now: Timestamp,
+) -> IPAMNodeStatus {
     let generation = outlook.view.assigned.as_ref().map(|assigned| assigned.generation);
-    let verdict = outlook.verdict(configured);
+    let verdict = outlook.verdict(configured, setup);
     let new = condition(
         condition_type::SERVING,
         verdict.serving,
@@ -100,7 +107,7 @@ mod tests {
     }
 
     fn status(outlook: &Outlook, before: &IPAMNodeStatus) -> IPAMNodeStatus {
-        desired(outlook, Mode::ClusterPool, before, Timestamp::from_second(1_000).unwrap())
+        desired(outlook, &NodeSetup::default(), Mode::ClusterPool, before, Timestamp::from_second(1_000).unwrap())
     }
 
     #[test]
@@ -127,10 +134,10 @@ mod tests {
         let well = status(&outlook(&pools), &IPAMNodeStatus::default());
         let before = &well.conditions[0];
         let later = Timestamp::from_second(2_000).unwrap();
-        let same = desired(&outlook(&pools), Mode::ClusterPool, &well, later);
+        let same = desired(&outlook(&pools), &NodeSetup::default(), Mode::ClusterPool, &well, later);
         assert_eq!(same.conditions[0].last_transition_time, before.last_transition_time);
 
-        let differs = desired(&outlook(&pools), Mode::MultiPool, &well, later);
+        let differs = desired(&outlook(&pools), &NodeSetup::default(), Mode::MultiPool, &well, later);
         let said = &differs.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("True", "ModeDiffers"));
         assert_eq!(
@@ -140,7 +147,7 @@ mod tests {
         assert_eq!(said.last_transition_time, before.last_transition_time);
 
         pools.apply(at(1), [add("a"), add("b")]);
-        let full = desired(&outlook(&pools), Mode::ClusterPool, &well, later);
+        let full = desired(&outlook(&pools), &NodeSetup::default(), Mode::ClusterPool, &well, later);
         let said = &full.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "PoolExhausted"));
         assert_eq!(said.last_transition_time.0, later);
@@ -150,7 +157,7 @@ mod tests {
             journal: JournalOutlook { trouble: Some("damaged".into()), unreadable: true, ..JournalOutlook::default() },
             ..Outlook::default()
         };
-        let said = desired(&unreadable, Mode::ClusterPool, &well, later);
+        let said = desired(&unreadable, &NodeSetup::default(), Mode::ClusterPool, &well, later);
         assert_eq!((said.conditions[0].reason.as_str(), &said.ipam), ("JournalFailed", &well.ipam));
 
         let nothing = status(&outlook(&live(&[])), &IPAMNodeStatus::default());

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use cadastre_api::DEFAULT_POOL;
 use cadastre_core::Family;
-use cadastre_messages::Attachment;
+use cadastre_messages::{Attachment, Failure, Hold as FoundInUse, Netns};
 use uuid::Uuid;
 
 use super::book::{Book, Hold};
 use super::input::Step;
-use super::{Live, Pools, Restoring, local};
+use super::{Live, Pools, Restoring, local, refusal};
 use crate::boot_time::BootTime;
 use crate::record::{BlockRecord, BlockState, Blocks, Gave, Held, HeldAddress, NetnsRecord, Record};
 use crate::survey::{Attached, Stray, Survey};
@@ -70,6 +70,30 @@ impl Pools<Live> {
             let found = Attached { attachment, netns, pod: None, addresses: vec![address], of_ranges: false };
             step.records.extend(self.book.hold_found(found, now).0);
         }
+    }
+}
+
+impl Pools<Live> {
+    /// An address that is in use and that nobody holds is held by its namespace from now on.
+    pub(super) fn hold(
+        &mut self,
+        found: FoundInUse,
+        seen: bool,
+        now: BootTime,
+        step: &mut Step,
+    ) -> Result<(), Failure> {
+        let FoundInUse { address, netns: Netns { path, device, inode } } = found;
+        let blocks = self.book.blocks().blocks;
+        let in_block = |address: &IpAddr| blocks.iter().any(|block| block.cidr.contains_addr(*address));
+        let Some(address) = address.parse().ok().filter(in_block) else {
+            return Err(refusal::of_no_block(&address));
+        };
+        if !seen {
+            return Err(refusal::namespace_gone(&path));
+        }
+        self.phase.strays.push(Stray { address, netns: NetnsRecord { path, device, inode, seen } });
+        self.hold_strays(&blocks, now, step);
+        Ok(())
     }
 }
 

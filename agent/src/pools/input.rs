@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cadastre_messages::{Add, Attachment, Check, Failure, Given, Status, TakeOver};
+use cadastre_messages::{Add, Attachment, Check, Failure, Given, Hold, Status, TakeOver};
 
 use super::share::Taken;
 use crate::record::{Assigned, BlockRecord, HoldId, NetnsRecord, PodName, Record};
@@ -50,6 +50,12 @@ pub enum Input {
         token: Token,
         take_over: Box<TakeOver>,
         seen: Vec<bool>,
+    },
+    /// An audit found an address in use. `seen`: the agent itself found the namespace at that path.
+    Hold {
+        token: Token,
+        hold: Hold,
+        seen: bool,
     },
     /// What the operator says.
     Assigned(Assignment),

@@ -70,6 +70,10 @@ impl Pools<Live> {
             }
             Input::Status { token, status } => step.replies.push((token, self.status(&status))),
             Input::TakeOver { token, take_over, seen } => self.take_over(now, token, *take_over, &seen, step),
+            Input::Hold { token, hold, seen } => {
+                let answer = self.hold(hold, seen, now, step).map_or_else(Answer::Failed, |()| Answer::Done);
+                step.replies.push((token, answer));
+            }
             Input::Assigned(assignment) => self.assign(now, assignment, step),
             Input::PeerGone(token) => self.phase.parked.retain(|parked| parked.token != token),
             Input::Undelivered(holder) => {

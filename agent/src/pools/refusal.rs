@@ -29,6 +29,16 @@ pub(super) fn no_assignment(node: &str, book: &Book) -> Failure {
     )
 }
 
+/// What an audit found is none of ours.
+pub(super) fn of_no_block(address: &str) -> Failure {
+    failure(code::ADDRESS_OUTSIDE, format!("{address} lies in no block of this node"), "run the audit again")
+}
+
+/// What an audit found is over.
+pub(super) fn namespace_gone(path: &str) -> Failure {
+    failure(code::TRY_AGAIN, format!("the namespace {path} is not there any more"), "run the audit again")
+}
+
 /// Every address is held.
 pub(super) fn exhausted(node: &str, share: &Share) -> Failure {
     let counts = share.counts();

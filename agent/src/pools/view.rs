@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cadastre_core::{Cidr, Family, addr_to_bits};
-use cadastre_messages::report;
+use cadastre_messages::{Attachment, Netns, report};
 use uuid::Uuid;
 
 use super::book::Hold;
@@ -124,18 +124,22 @@ impl Pools<Live> {
     #[must_use]
     pub fn addresses(&self) -> Vec<report::Address> {
         let mut rows: Vec<(IpAddr, report::Address)> = Vec::new();
-        let mut push = |address: IpAddr, pool: &str, owner: String, state: &str, attachment| {
-            let family = Family::of(address).to_string();
-            let (pool, state) = (pool.to_owned(), state.to_owned());
-            rows.push((
-                address,
-                report::Address { address: address.to_string(), family, pool, owner, state, attachment },
-            ));
-        };
+        let mut push =
+            |address: IpAddr, pool: &str, owner: String, state: &str, hold: Option<(&Attachment, &Netns)>| {
+                let family = Family::of(address).to_string();
+                let (pool, state) = (pool.to_owned(), state.to_owned());
+                let (attachment, netns) = hold.map(|(attachment, netns)| (attachment.clone(), netns.clone())).unzip();
+                let netns = netns.filter(|netns: &Netns| netns.inode != 0);
+                rows.push((
+                    address,
+                    report::Address { address: address.to_string(), family, pool, owner, state, attachment, netns },
+                ));
+            };
         for (attachment, hold) in &self.book.held {
             let owner = hold.owner(attachment);
+            let netns = seen(&hold.held.netns);
             for held in &hold.held.addresses {
-                push(held.address, &held.pool, owner.clone(), "held", Some((**attachment).clone()));
+                push(held.address, &held.pool, owner.clone(), "held", Some((attachment, &netns)));
             }
         }
         for share in &self.book.shares {
@@ -148,6 +152,12 @@ impl Pools<Live> {
         rows.sort_unstable_by_key(|(address, _)| (Family::of(*address), addr_to_bits(*address)));
         rows.into_iter().map(|(_, row)| row).collect()
     }
+}
+
+/// As others are told of it: a path that the agent never saw means nothing here.
+fn seen(netns: &NetnsRecord) -> Netns {
+    let NetnsRecord { path, device, inode, seen } = netns.clone();
+    Netns { path, device, inode: if seen { inode } else { 0 } }
 }
 
 impl Network {

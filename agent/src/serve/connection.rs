@@ -278,6 +278,7 @@ impl About {
             Call::Gc(_) => ("gc", None, None),
             Call::Status(_) => ("status", None, None),
             Call::TakeOver(_) => ("takeover", None, None),
+            Call::Hold(_) => ("hold", None, None),
             Call::Report => ("report", None, None),
             Call::Explain(_) => ("explain", None, None),
         };
@@ -366,6 +367,10 @@ fn tidy(call: &mut Call) -> Result<(), Refused> {
                 check_name("the path of the namespace", &reservation.netns.path, 0..=MAX_PATH)?;
                 reservation.pod.as_mut().map_or(Ok(()), tidy_pod)
             })
+        }
+        Call::Hold(hold) => {
+            check_name("the address", &hold.address, 1..=MAX_NAME)?;
+            check_name("the path of the namespace", &hold.netns.path, 1..=MAX_PATH)
         }
         Call::Explain(explain) => check_name("what is to be explained", &explain.what, 1..=2 * MAX_NAME),
         Call::Gc(_) | Call::Status(_) | Call::Report => Ok(()),

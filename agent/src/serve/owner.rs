@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use cadastre_messages::explain::Explanation;
 use cadastre_messages::report::{self, Report};
-use cadastre_messages::{Add, Attachment, Call, Check, Del, Failure, Gc, Status, TakeOver, ValidAttachment, code};
+use cadastre_messages::{
+    Add, Attachment, Call, Check, Del, Failure, Gc, Hold, Status, TakeOver, ValidAttachment, code,
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -71,6 +73,7 @@ pub enum Verb {
     Gc(Gc),
     Status(Status),
     TakeOver { take_over: Box<TakeOver>, seen: Vec<bool> },
+    Hold { hold: Hold, seen: bool },
 }
 
 /// What the owner is given.
@@ -289,12 +292,11 @@ impl Owner {
                 ..Outlook::default()
             },
         };
-        let differs = outlook.mode_differs(self.identity.configured).is_some();
-        let metrics = &self.metrics;
+        let (metrics, configured) = (&self.metrics, self.identity.configured);
         self.outlook.send_if_modified(|shown| {
             let changed = *shown != outlook;
             if changed {
-                metrics.show(shown, &outlook, differs);
+                metrics.show(shown, &outlook, configured);
                 *shown = outlook;
             }
             changed
@@ -348,6 +350,10 @@ impl Verb {
                 let seen = take_over.reservations.iter().map(|reservation| netns::sees(&reservation.netns)).collect();
                 Self::TakeOver { take_over: Box::new(take_over), seen }
             }
+            Call::Hold(hold) => {
+                let seen = netns::sees(&hold.netns);
+                Self::Hold { hold, seen }
+            }
             Call::Report | Call::Explain(_) => return None,
         })
     }
@@ -361,6 +367,7 @@ impl Verb {
             Self::Gc(gc) => Input::Gc { token, gone: pools.map(|pools| unlisted(pools, &gc)).unwrap_or_default() },
             Self::Status(status) => Input::Status { token, status },
             Self::TakeOver { take_over, seen } => Input::TakeOver { token, take_over, seen },
+            Self::Hold { hold, seen } => Input::Hold { token, hold, seen },
         }
     }
 }

@@ -88,9 +88,10 @@ impl Broken {
     pub fn answer(&mut self, input: Input) -> Option<(Token, Answer)> {
         let failure = broken(&self.why);
         match input {
-            Input::Add { token, .. } | Input::Check { token, .. } | Input::TakeOver { token, .. } => {
-                Some((token, Answer::Failed(failure)))
-            }
+            Input::Add { token, .. }
+            | Input::Check { token, .. }
+            | Input::TakeOver { token, .. }
+            | Input::Hold { token, .. } => Some((token, Answer::Failed(failure))),
             Input::Status { token, .. } => {
                 Some((token, Answer::Failed(Failure { code: code::NOT_AVAILABLE, ..failure })))
             }

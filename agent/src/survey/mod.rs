@@ -15,7 +15,7 @@ mod namespaces;
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cadastre_messages::Attachment;
@@ -71,6 +71,12 @@ pub enum SurveyError {
         path.display()
     )]
     Closed { path: PathBuf, source: io::Error },
+}
+
+/// Every network namespace in a folder, with the addresses in it.
+pub fn spaces(folder: &Path) -> Result<Vec<(NetnsRecord, Vec<IpAddr>)>, SurveyError> {
+    let spaces = namespaces::read(folder)?;
+    Ok(spaces.into_iter().map(|space| (space.netns, space.addresses)).collect())
 }
 
 /// Looks at everything once.

@@ -96,6 +96,8 @@ pub enum Call {
     Status(Status),
     /// What another IPAM plugin reserved for this network before, which the agent asked for.
     TakeOver(TakeOver),
+    /// An audit found this address in use, and nobody holds it.
+    Hold(Hold),
     /// The agent's whole state, for people.
     Report,
     /// What is known of an address or a pod, for people.
@@ -196,6 +198,15 @@ pub struct Check {
 pub struct Del {
     /// Whose addresses.
     pub attachment: Attachment,
+}
+
+/// Arguments of [`Call::Hold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The address, without prefix length.
+    pub address: String,
+    /// The namespace that has it: when that is gone, the address is free.
+    pub netns: Netns,
 }
 
 /// Arguments of [`Call::Gc`].

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Attachment;
+use crate::{Attachment, Netns};
 
 /// The agent's state at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The node this agent serves.
@@ -18,6 +18,12 @@ pub struct Report {
     pub mode: String,
     /// The journal and the state folder.
     pub journal: Part,
+    /// What the agent installed on its node; absent if nothing is to be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<Part>,
+    /// Its routes to the blocks of other nodes; absent if there are to be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Part>,
     /// Since the API server was heard last, in seconds.
     pub heard: Option<u64>,
     /// The operator's last word.
@@ -67,7 +73,7 @@ pub struct Tombstones {
 }
 
 /// One part of the agent: well or not, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Whether it works.
     pub ok: bool,
@@ -76,7 +82,7 @@ pub struct Part {
 }
 
 /// One pool's share on this node in one family. Counts are addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Name of the `IPPool`.
@@ -117,4 +123,7 @@ pub struct Address {
     /// The attachment, for what CNI holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
+    /// The network namespace it was given to, if the agent saw that itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
 }

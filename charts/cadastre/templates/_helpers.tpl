@@ -23,15 +23,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* An address with a port as --listen wants it: IPv6 in brackets. */}}
+{{/* An address with a port as --listen wants it: IPv6 in brackets. The node's own is known when the pod starts. */}}
 {{- define "cadastre.listen" -}}
-{{- $host := .host -}}
+{{- $host := ternary "$(HOST_IP)" .host (eq .host "node") -}}
 {{- printf "%s:%d" (ternary (printf "[%s]" $host) $host (contains ":" $host)) (int .port) -}}
 {{- end -}}
 
 {{/* Both probes of a component. kubelet asks at the node's address; a narrower --listen has to be asked there. */}}
 {{- define "cadastre.probes" -}}
-{{- $any := list "::" "0.0.0.0" -}}
+{{- $any := list "::" "0.0.0.0" "node" -}}
 {{- range $probe, $path := dict "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
 {{ $probe }}:
   httpGet:
@@ -55,8 +55,8 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{/* The settings file: these blocks of the values unchanged, without what is null, which means not written. */}}
 {{- define "cadastre.settings" -}}
-{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "logLevel" "logFormat" "eni" "azure" -}}
-{{- $_ := set $settings "operator" (pick .Values.operator "cooling") -}}
+{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "cni" "autoDirectNodeRoutes" "MTU" "logLevel" "logFormat" "eni" "azure" -}}
+{{- $_ := set $settings "operator" (pick .Values.operator "cooling" "removeNodeTaints" "setNodeNetworkStatus") -}}
 {{- $_ = set $settings "agent" (pick .Values.agent "addressCooling" "addWait") -}}
 {{- $settings = deepCopy $settings -}}
 {{- include "cadastre.prune" $settings -}}
@@ -74,4 +74,22 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- $_ := unset $dict $key -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+What agents do on their nodes, with the defaults of the settings (a test compares them): whether they install, whether they
+write a CNI configuration, whether they make routes, and in which folders.
+*/}}
+{{- define "cadastre.node" -}}
+{{- $cni := .Values.cni | default dict -}}
+{{- $install := ne (toString $cni.install) "false" -}}
+{{- $writes := and $install (ne (toString $cni.customConf) "true") -}}
+{{- $routes := kindIs "bool" .Values.autoDirectNodeRoutes | ternary .Values.autoDirectNodeRoutes $writes -}}
+{{- dict
+  "install" $install
+  "writes" $writes
+  "routes" $routes
+  "confPath" ($cni.confPath | default "/etc/cni/net.d")
+  "binPath" ($cni.binPath | default "/opt/cni/bin")
+  | toJson -}}
 {{- end -}}

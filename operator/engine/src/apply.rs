@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use cadastre_api::{
-    AllocatedBlock, BlockEntry, BlockState, IPAMNode, IPAMNodeSpec, NodeIpam, condition, condition_type, reason,
-    set_condition,
+    AllocatedBlock, BlockEntry, BlockState, IPAMNode, IPAMNodeSpec, NodeAddress, NodeIpam, condition, condition_type,
+    reason, set_condition,
 };
 use cadastre_core::{Cidr, Family};
 use cadastre_modes::Planner;
@@ -16,7 +16,7 @@ use crate::claims::contest_message;
 use crate::effect::{Action, Note, Regarding};
 use crate::engine::{Engine, Flight, Later};
 use crate::ledger::Place;
-use crate::nodes::{Published, after, backoff};
+use crate::nodes::{NodeRec, Published, after, backoff};
 use crate::page::Change;
 
 /// What is known of a page is fresh for this long: half of what a block cools at least (the other half is for a write
@@ -26,6 +26,9 @@ const FRESH: std::time::Duration = std::time::Duration::from_mins(1);
 /// Changes of one `IPAMNode` this close together are counted, and these many are done at once.
 const WINDOW: std::time::Duration = std::time::Duration::from_mins(1);
 const QUICK: u32 = 5;
+
+/// As many as the definition of `IPAMNode` allows.
+const MOST_ADDRESSES: usize = 16;
 
 impl Engine {
     pub(crate) fn apply(&mut self, name: &str) {
@@ -132,7 +135,17 @@ impl Engine {
             allocated.extend(self.contested_of(name));
         }
         let pod_cidrs = allocated.iter().map(|block| block.cidr).collect();
-        Some(IPAMNodeSpec { mode, node_uid: rec.seen.uid.clone(), ipam: NodeIpam { allocated, pod_cidrs } })
+        let (node_uid, addresses) = (rec.seen.uid.clone(), self.addresses(rec));
+        Some(IPAMNodeSpec { mode, node_uid, addresses, ipam: NodeIpam { allocated, pod_cidrs } })
+    }
+
+    /// Where others reach the node. A Node that says nothing for a moment, as while its cloud is asked, takes nothing back.
+    fn addresses(&self, rec: &NodeRec) -> Vec<NodeAddress> {
+        let published = self.published.get(&rec.seen.name).filter(|node| node.spec.node_uid == rec.seen.uid);
+        match published {
+            Some(published) if rec.seen.internal.is_empty() => published.spec.addresses.clone(),
+            _ => rec.seen.internal.iter().copied().take(MOST_ADDRESSES).map(NodeAddress::internal).collect(),
+        }
     }
 
     /// One held block of each family: the one published to be allocated from, else the one held longest.

@@ -31,6 +31,7 @@ impl Engine {
         if self.mode() != Some(Mode::Kubernetes) {
             self.note_claims(name);
         }
+        self.open(name);
         let Some(rec) = self.nodes.get(name) else { return };
         if rec.seen.excluded && !self.has_blocks(name) {
             self.leave_out(name);

@@ -112,14 +112,18 @@ impl Engine {
         for claim in self.claims_of(name) {
             let Some(place) = self.place_of(&claim.cidr) else { continue };
             let known = self.ledger.entry(&place).map(|entry| (entry.uid == uid, entry.grant, entry.state));
-            let change = match known {
-                None if self.ledger.page(place.page).taking(&place.block).is_none() => {
-                    self.entry(name, claim.cidr, claim.grant, BlockState::Cooling).map(Change::Take)
-                }
-                Some((false, grant, BlockState::Cooling)) => Some(Change::Rest { block: claim.cidr, grant, at }),
-                _ => None,
+            let page = self.ledger.page(place.page);
+            let (taken, freed) = (page.taking(&place.block).is_some(), page.is_freeing(&place.block));
+            let cools = self.entry(name, claim.cidr, claim.grant, BlockState::Cooling).map(Change::Take);
+            let rests = |grant| Some(Change::Rest { block: claim.cidr, grant, at });
+            let changes = match known {
+                None if !taken => [None, cools],
+                // Whether it is freed before, nobody knows yet: one of the two will fit.
+                Some((false, grant, BlockState::Cooling)) if freed => [rests(grant), cools],
+                Some((false, grant, BlockState::Cooling)) => [rests(grant), None],
+                _ => continue,
             };
-            if let Some(change) = change {
+            for change in changes.into_iter().flatten() {
                 self.ledger.queue(place.page, change);
             }
         }
@@ -267,6 +271,11 @@ impl Engine {
             self.publish(Note { regarding, warning: true, reason: reason::BLOCK_DISPUTED, message });
         }
     }
+}
+
+/// Whether another node has a part in any of it.
+pub(crate) fn is_disputed(contested: &Contested) -> bool {
+    contested.values().any(|others| !others.is_empty())
 }
 
 /// For condition and Event; `None` if no other node has a part in it.

@@ -190,7 +190,7 @@ impl Engine {
                 (true, BlockState::Cooling) if self.belongs(name, &block, grant) => Change::Revive { block, grant, at },
                 (false, BlockState::Pending | BlockState::Held) => Change::Cool { block, grant, at },
                 (_, BlockState::Cooling) if cooled && !self.is_clung_to(name, &block, grant) => {
-                    Change::Free { block, grant }
+                    Change::Free { block, grant, since: entry.since.0 }
                 }
                 (_, BlockState::Cooling) if cooled => match self.hand_over(&block, grant) {
                     Some(change) => change,

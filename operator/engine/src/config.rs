@@ -312,6 +312,8 @@ mod tests {
             pools: vec![ConfiguredPool { pool: "default".into(), family: Family::V4, cidrs, mask_size }],
             reserved: vec![],
             block_cooling: std::time::Duration::from_mins(5),
+            remove_taints: true,
+            set_network_status: true,
             recover: false,
         }
     }

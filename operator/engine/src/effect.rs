@@ -69,6 +69,23 @@ pub enum Action {
         /// Its name.
         name: String,
     },
+    /// JSON patch of a Node: test its UID and that the taint at this index is `cadastre_api::NOT_READY_TAINT`, then
+    /// remove it. Answered with the Node.
+    Untaint {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Index in `spec.taints`.
+        at: usize,
+    },
+    /// Patch of a Node's status, with its UID as a precondition: `NetworkUnavailable` is `False`. Answered with the Node.
+    SetNetworkAvailable {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
     /// Server-side apply of the operator's conditions on the status of an `IPAMNode`; answered with the object.
     SetIpamNodeConditions {
         /// Its name.

@@ -52,6 +52,8 @@ pub(crate) enum Flight {
     ReadIpamNode(String, u64),
     /// The Node of this name, asked for at this turn.
     Doubt(String, u64),
+    /// A write to this very Node.
+    Open(String, String),
     Pool(String),
     PoolStatus(String),
     Unanswered,

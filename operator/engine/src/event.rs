@@ -1,6 +1,7 @@
 //! What the engine is told. Everything it knows of the world comes in as one of these.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use cadastre_api::{IPAMConfig, IPAMLedger, IPAMNode, IPPool};
 use cadastre_core::Cidr;
@@ -102,8 +103,14 @@ pub struct NodeSeen {
     pub machine: String,
     /// `status.addresses` of the types `InternalIP` and `ExternalIP`.
     pub addresses: Vec<Cidr>,
+    /// Those of type `InternalIP`, in the Node's order: where other nodes reach it.
+    pub internal: Vec<IpAddr>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// Index in `spec.taints` of the first taint that keeps pods away until the agent serves.
+    pub not_ready_taint: Option<usize>,
+    /// Condition `NetworkUnavailable` is `False`.
+    pub network_available: bool,
     /// Nothing is to be assigned to it: a virtual or Windows node.
     pub excluded: bool,
 }

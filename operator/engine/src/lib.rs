@@ -25,6 +25,7 @@ mod ledger;
 mod mirror;
 mod nodes;
 mod observe;
+mod open;
 mod outcome;
 mod page;
 mod pool_status;

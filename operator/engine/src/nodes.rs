@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::claims::Contested;
 use crate::event::NodeSeen;
+use crate::open::Opening;
 
 /// One Node.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct NodeRec {
     pub changed: (Timestamp, u32),
     /// Claims and blocks in which nothing is allocated any more, with the other nodes that have a part in each (claims.rs).
     pub contested: Contested,
+    /// How far it is opened to pods.
+    pub opening: Opening,
 }
 
 impl NodeRec {
@@ -49,6 +52,7 @@ impl NodeRec {
             mirrored: Vec::new(),
             changed: (Timestamp::UNIX_EPOCH, 0),
             contested: Contested::new(),
+            opening: Opening::default(),
         }
     }
 }
@@ -77,6 +81,8 @@ pub(crate) struct Published {
     pub generation: i64,
     pub version: u64,
     pub spec: IPAMNodeSpec,
+    /// The agent's condition `Serving`.
+    pub serving: bool,
     /// The operator's conditions.
     pub conditions: Vec<Condition>,
     /// What the agent says it holds; `None` until it reports.
@@ -95,12 +101,14 @@ impl From<IPAMNode> for Published {
     fn from(node: IPAMNode) -> Self {
         let status = node.status.unwrap_or_default();
         let ours = [condition_type::ASSIGNED, condition_type::DISPUTED];
+        let serving = |c: &Condition| c.type_ == condition_type::SERVING && c.status == "True";
         let deleted = node.metadata.deletion_timestamp.is_some();
         Self {
             uid: node.metadata.uid.unwrap_or_default(),
             generation: node.metadata.generation.unwrap_or_default(),
             version: version(node.metadata.resource_version.as_deref()),
             spec: node.spec,
+            serving: status.conditions.iter().any(serving),
             conditions: status.conditions.into_iter().filter(|c| ours.contains(&c.type_.as_str())).collect(),
             releasable: status.ipam.as_ref().map(|ipam| ipam.releasable.clone()).unwrap_or_default(),
             held: status.ipam.map(|ipam| ipam.held),

@@ -41,6 +41,7 @@ impl Engine {
             Flight::Apply(name, uid) => self.applied(name, uid.as_deref(), outcome),
             Flight::ReadIpamNode(name, asked_at) => self.ipam_node_read(name, asked_at, outcome),
             Flight::Doubt(name, asked_at) => self.node_read(name, asked_at, outcome),
+            Flight::Open(name, uid) => self.opened(&name, &uid, outcome),
             Flight::Pool(name) => self.pool_written(&name, &outcome),
             Flight::PoolStatus(name) => self.pool_reported(&name, &outcome),
             Flight::Unanswered => {}

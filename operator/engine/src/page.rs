@@ -68,8 +68,8 @@ pub(crate) enum Change {
     Cool { block: Cidr, grant: Uuid, at: Timestamp },
     /// cooling → cooling, from `at` on: somebody else who used it went.
     Rest { block: Cidr, grant: Uuid, at: Timestamp },
-    /// cooling → free.
-    Free { block: Cidr, grant: Uuid },
+    /// cooling → free, unless it was made to cool on after `since`.
+    Free { block: Cidr, grant: Uuid, since: Timestamp },
     /// cooling → pending or held, for the same machine registered again.
     Regrant { old: Uuid, entry: BlockEntry },
     /// cooling → held: its Node turned out to be there.
@@ -113,7 +113,9 @@ impl Change {
             Self::Promote { grant, .. } => verdict(is(*grant, &[Held]), is(*grant, &[Pending])),
             Self::Cool { grant, .. } => verdict(is(*grant, &[Cooling]), is(*grant, &[Pending, Held])),
             Self::Rest { grant, at, .. } => verdict(now.is_some_and(|e| e.since.0 >= *at), is(*grant, &[Cooling])),
-            Self::Free { grant, .. } => verdict(now.is_none(), is(*grant, &[Cooling])),
+            Self::Free { grant, since, .. } => {
+                verdict(now.is_none(), is(*grant, &[Cooling]) && now.is_some_and(|e| e.since.0 <= *since))
+            }
             Self::Regrant { old, entry } => verdict(is(entry.grant, &[Pending, Held]), is(*old, &[Cooling])),
             Self::Revive { grant, .. } => verdict(is(*grant, &[Held]), is(*grant, &[Cooling])),
         }
@@ -208,6 +210,12 @@ impl Page {
             Change::Take(entry) => Some(entry),
             _ => None,
         })
+    }
+
+    /// Whether a block that cools is about to be free.
+    pub fn is_freeing(&self, block: &Cidr) -> bool {
+        let changes = self.queue.iter().chain(self.flight.iter().flatten());
+        changes.into_iter().any(|change| matches!(change, Change::Free { block: freed, .. } if freed == block))
     }
 
     /// The entry of a change that takes `block` and waits or is under way.
@@ -415,7 +423,8 @@ mod tests {
             (Change::Promote { node: "n".into(), block, grant, at }, [V, A, D, V, V, V]),
             (Change::Cool { block, grant, at }, [V, A, A, D, V, V]),
             (Change::Rest { block, grant, at: at + SignedDuration::from_secs(1) }, [V, V, V, A, V, V]),
-            (Change::Free { block, grant }, [D, V, V, A, V, V]),
+            (Change::Free { block, grant, since: at }, [D, V, V, A, V, V]),
+            (Change::Free { block, grant, since: at - SignedDuration::from_secs(1) }, [D, V, V, V, V, V]),
             (Change::Regrant { old: grant, entry: new }, [V, V, V, A, V, D]),
             (Change::Revive { block, grant, at }, [V, V, D, A, V, V]),
         ];

@@ -7,6 +7,7 @@ use cadastre_api::{BlockCounts, Mode, count, reason};
 use cadastre_core::Family;
 
 use crate::assign::shortage_reason;
+use crate::claims::is_disputed;
 use crate::config::Refusal;
 use crate::engine::{Counters, Engine, Stage};
 use crate::nodes::NodeRec;
@@ -48,6 +49,8 @@ pub struct Report {
     pub ledger: Option<String>,
     /// Nodes whose `IPAMNode` has blocks.
     pub served_nodes: usize,
+    /// Nodes with a block that another node claims, too.
+    pub disputed_nodes: usize,
     /// Blocks of each pool and family.
     pub pools: Vec<PoolReport>,
     /// Mode kubernetes: blocks that `IPAMNode`s mirror, by family.
@@ -81,6 +84,7 @@ impl Engine {
             waiting: self.waiting(),
             ledger: self.ledger_trouble(),
             served_nodes: self.published.values().filter(|node| !node.spec.ipam.allocated.is_empty()).count(),
+            disputed_nodes: self.nodes.values().filter(|rec| is_disputed(&rec.contested)).count(),
             pools: self.pool_reports(),
             mirrored: self.mirrored(),
         }

@@ -20,6 +20,10 @@ pub struct EngineSettings {
     pub reserved: Vec<AddrRange>,
     /// How long a block of a deleted node is kept from others.
     pub block_cooling: Duration,
+    /// Take the taint `cadastre_api::NOT_READY_TAINT` off nodes whose agent serves.
+    pub remove_taints: bool,
+    /// Say in the Node's conditions that its network is available.
+    pub set_network_status: bool,
     /// Assign nothing until every Ready node's agent has said what it holds.
     pub recover: bool,
 }
@@ -35,6 +39,8 @@ impl EngineSettings {
             pools: vec![],
             reserved: vec![],
             block_cooling: Duration::from_mins(5),
+            remove_taints: true,
+            set_network_status: true,
             recover: false,
         }
     }

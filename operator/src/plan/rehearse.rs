@@ -130,7 +130,10 @@ impl Store {
                 self.objects.notes.push(note);
                 Outcome::Done(Answer::Nothing)
             }
-            Action::SetPoolStatus { .. } => Outcome::Done(Answer::Nothing),
+            // A plan is about blocks; of the rest nothing is shown.
+            Action::SetPoolStatus { .. } | Action::Untaint { .. } | Action::SetNetworkAvailable { .. } => {
+                Outcome::Done(Answer::Nothing)
+            }
             Action::GetNode { name } => Outcome::Uncertain(format!("Node {name} is read live")),
         }
     }
@@ -204,6 +207,8 @@ mod tests {
             pools: vec![ConfiguredPool { pool: "default".into(), family: Family::V4, cidrs, mask_size: 24 }],
             reserved: Vec::new(),
             block_cooling: Duration::from_mins(5),
+            remove_taints: true,
+            set_network_status: true,
             recover: false,
         }
     }

@@ -8,6 +8,7 @@
 //! ```
 //! Keys are those of the chart's values.yaml, which are Cilium's where Cilium has one.
 
+mod cni;
 mod duration;
 mod effect;
 mod findings;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use cadastre_api::Mode;
 use cadastre_core::{AddrRange, Cidr, Family};
 
+pub use cni::{CniSettings, Conflist, InterfacePlugin};
 pub use problem::{Problem, SettingsError};
 pub use raw::RawSettings;
 use shape::Shape;
@@ -45,6 +47,8 @@ pub struct Settings {
     pub operator: OperatorSettings,
     /// What only the agent reads.
     pub agent: AgentSettings,
+    /// What the agent sets up on its node.
+    pub cni: CniSettings,
     /// Where the API server is, if the address that kubelet announces shall not be used.
     pub api_server: Option<ApiServer>,
     /// Logging of both.
@@ -106,6 +110,10 @@ pub struct PoolFamily {
 pub struct OperatorSettings {
     /// For how long the blocks of a deleted node are given to nobody. At least two minutes.
     pub block_cooling: Duration,
+    /// Take the taint `cadastre.io/agent-not-ready` off nodes whose agent serves.
+    pub remove_node_taints: bool,
+    /// Say in a Node's conditions that its network is available once its agent serves.
+    pub set_node_network_status: bool,
     /// Labels that a node must have, all of them, to be given blocks. Empty: every node is.
     pub node_selector: BTreeMap<String, String>,
 }

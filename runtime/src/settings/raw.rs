@@ -30,6 +30,14 @@ pub struct RawSettings {
     /// Port of the API server at `k8sServiceHost`.
     #[schemars(schema_with = "port")]
     pub k8s_service_port: Option<Port>,
+    /// What agents install on their nodes, so that pods are attached.
+    pub cni: RawCni,
+    /// Whether agents route to the blocks of other nodes. Default: true if they install a CNI configuration.
+    pub auto_direct_node_routes: Option<bool>,
+    /// MTU of pods' interfaces, in bytes. Default: that of the interface that leads to other nodes.
+    #[serde(rename = "MTU")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub mtu: Option<i64>,
     /// What only the operator reads.
     pub operator: RawOperator,
     /// What only the agent reads.
@@ -75,7 +83,7 @@ pub struct RawIpam {
     /// Mode multi-pool: addresses kept ready for each pool. Without effect in the modes of this release.
     #[schemars(extend("examples" = ["default=8"]))]
     pub multi_pool_pre_allocation: Option<String>,
-    /// Cilium's. Without effect: routes are not Cadastre's to install.
+    /// Cilium's. Without effect: it is for the uplinks of clouds.
     #[serde(rename = "installUplinkRoutesForDelegatedIPAM")]
     pub install_uplink_routes_for_delegated_ipam: Option<bool>,
     /// Demand of a node in the cloud modes. Without effect in the modes of this release.
@@ -158,6 +166,27 @@ pub struct RawK8s {
     pub require_ipv6_pod_cidr: Option<bool>,
 }
 
+/// `cni`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RawCni {
+    /// Whether agents install the plugin and a configuration on their nodes. Default: true.
+    pub install: Option<bool>,
+    /// Whether somebody else writes the CNI configuration: only the plugin is installed then. Default: false.
+    pub custom_conf: Option<bool>,
+    /// Whether configurations of others are renamed while ours is there. Default: false.
+    pub exclusive: Option<bool>,
+    /// Folder of the CNI configurations on the node. Default: /etc/cni/net.d.
+    #[schemars(regex(pattern = "^(/[^/]+)+$"), extend("examples" = ["/etc/cni/net.d"]))]
+    pub conf_path: Option<String>,
+    /// Folder of the CNI plugins on the node. Default: /opt/cni/bin.
+    #[schemars(regex(pattern = "^(/[^/]+)+$"), extend("examples" = ["/opt/cni/bin"]))]
+    pub bin_path: Option<String>,
+    /// The reference plugin that makes pods' interfaces: ptp (the default) or bridge.
+    #[schemars(extend("enum" = ["ptp", "bridge", null]))]
+    pub interface_plugin: Option<String>,
+}
+
 /// `operator`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -165,6 +194,10 @@ pub struct RawOperator {
     /// For how long the blocks of a deleted node are given to nobody; at least 2m. Default: 5m.
     #[schemars(schema_with = "duration")]
     pub cooling: Option<String>,
+    /// Take the taint cadastre.io/agent-not-ready off nodes whose agent serves. Default: true.
+    pub remove_node_taints: Option<bool>,
+    /// Set the condition `NetworkUnavailable` of nodes whose agent serves to False. Default: true.
+    pub set_node_network_status: Option<bool>,
 }
 
 /// `agent`

@@ -7,7 +7,7 @@ use super::{LogFormat, ModeSettings, Settings};
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, families, operator, agent, api_server, log, warnings } = self;
+        let Self { mode, families, operator, agent, cni, api_server, log, warnings } = self;
         let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         writeln!(f, "mode:             {}", mode.mode())?;
         writeln!(f, "families:         {}", list(families.iter().map(ToString::to_string).collect()))?;
@@ -32,8 +32,13 @@ impl fmt::Display for Settings {
             writeln!(f, "nodes with:       {}", list(labels))?;
         }
         writeln!(f, "block cooling:    {}", show(operator.block_cooling))?;
+        let opens =
+            [(operator.remove_node_taints, "untaints"), (operator.set_node_network_status, "sets NetworkUnavailable")];
+        let opens = opens.iter().filter(|(does, _)| *does).map(|(_, what)| (*what).to_owned()).collect();
+        writeln!(f, "on serving nodes: {}", list(opens))?;
         writeln!(f, "address cooling:  {}", show(agent.address_cooling))?;
         writeln!(f, "add wait:         {}", show(agent.add_wait))?;
+        write!(f, "{cni}")?;
         if let Some(api_server) = api_server {
             writeln!(f, "API server:       {}", api_server.url())?;
         }

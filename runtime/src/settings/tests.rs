@@ -318,8 +318,23 @@ fn nothing_written_is_cilium_s_cluster_pool() {
             Settings {
                 mode: cluster_pool(vec![pool(Family::V4, &["10.0.0.0/8"], 24)]),
                 families: vec![Family::V4],
-                operator: OperatorSettings { block_cooling: Duration::from_mins(5), node_selector: BTreeMap::new() },
+                operator: OperatorSettings {
+                    block_cooling: Duration::from_mins(5),
+                    remove_node_taints: true,
+                    set_node_network_status: true,
+                    node_selector: BTreeMap::new(),
+                },
                 agent: AgentSettings { address_cooling: Duration::from_secs(30), add_wait: Duration::from_secs(10) },
+                cni: CniSettings {
+                    bin_path: Some("/opt/cni/bin".into()),
+                    conflist: Some(Conflist {
+                        conf_path: "/etc/cni/net.d".into(),
+                        interface_plugin: InterfacePlugin::Ptp,
+                        exclusive: false,
+                        mtu: None,
+                    }),
+                    routes: true,
+                },
                 api_server: None,
                 log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
                 warnings: vec![],
@@ -484,8 +499,11 @@ families:         IPv4, IPv6
 pool IPv4:        10.1.0.0/16 in blocks of /24
 pool IPv6:        fd00::/104 in blocks of /120
 block cooling:    5m
+on serving nodes: untaints, sets NetworkUnavailable
 address cooling:  30s
 add wait:         10s
+CNI:              plugin in /opt/cni/bin, configuration in /etc/cni/net.d: ptp, the node's MTU
+routes to nodes:  yes
 API server:       https://api:6443
 log:              info as text
 warning:          ipam.clusterPoolIPv4 is the older spelling of ipam.operator.clusterPoolIPv4PodCIDRList: it works, but rename it
@@ -515,4 +533,36 @@ fn a_whole_values_file_is_taken_where_one_is_checked() {
     let wrong = of_values("operator: {replica: 3, cooling: 7}").unwrap_err();
     let wrong: Vec<_> = wrong.problems().iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(wrong, ["operator.cooling", "operator.replica"]);
+}
+
+#[test]
+fn what_is_installed_follows_from_few_words() {
+    let cni = |text: &str| {
+        let settings = Settings::from_yaml(text).expect(text);
+        let CniSettings { bin_path, conflist, routes } = settings.cni;
+        (bin_path.is_some(), conflist.is_some(), routes, settings.warnings.len())
+    };
+    assert_eq!(cni("{}"), (true, true, true, 0));
+    assert_eq!(cni("cni: {install: false}"), (false, false, false, 0));
+    assert_eq!(cni("cni: {customConf: true}"), (true, false, false, 0));
+    assert_eq!(cni("{cni: {install: false}, autoDirectNodeRoutes: true}"), (false, false, true, 0));
+    assert_eq!(cni("autoDirectNodeRoutes: false"), (true, true, false, 0));
+    assert_eq!(
+        cni("{cni: {customConf: true, exclusive: true, interfacePlugin: bridge}, MTU: 1400}"),
+        (true, false, false, 3)
+    );
+    let written =
+        Settings::from_yaml("{cni: {interfacePlugin: bridge, exclusive: true, confPath: /c}, MTU: 1400}").unwrap();
+    let expected = "plugin in /opt/cni/bin, configuration in /c: bridge, MTU 1400, others renamed";
+    assert!(written.to_string().contains(expected), "{written}");
+    let problems = Settings::from_yaml("{cni: {interfacePlugin: macvlan, binPath: bin}, MTU: 1000}").unwrap_err();
+    let problems: Vec<_> = problems.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "MTU: 1000 is no MTU; write a number from 1280 to 65535",
+            "cni.binPath: \"bin\" is no folder on the node; write its whole path, such as /opt/cni/bin",
+            "cni.interfacePlugin: \"macvlan\" is not built in; one of ptp, bridge is, and with cni.customConf the configuration is yours",
+        ]
+    );
 }

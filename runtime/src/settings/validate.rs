@@ -15,7 +15,7 @@ use super::shape::Shape;
 use super::source::Tree;
 use super::{
     AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, Settings, effect, labels, pools,
+    OperatorSettings, Settings, cni, effect, labels, pools,
 };
 
 /// Connections to a pod outlive it by less than this: two minutes is how long Linux keeps retrying one by default.
@@ -57,13 +57,15 @@ impl Settings {
         let mode = built.and(checked);
         let operator = operator(raw, findings);
         let agent = agent(&raw.agent, findings);
+        let cni = cni::settings(raw, findings);
         let api_server = api_server(raw, findings);
         let log = log(raw, findings);
         if let Some(built) = built {
             effect::without(built, &families, values, findings);
         }
         let warnings = findings.warnings.clone();
-        Some(Self { mode: mode?, families, operator: operator?, agent: agent?, api_server, log: log?, warnings })
+        let (operator, agent, cni, log) = (operator?, agent?, cni?, log?);
+        Some(Self { mode: mode?, families, operator, agent, cni, api_server, log, warnings })
     }
 }
 
@@ -162,7 +164,12 @@ fn operator(raw: &RawSettings, findings: &mut Findings) -> Option<OperatorSettin
             findings.problem("ipam.operator.nodeSelector", what);
         }
     }
-    Some(OperatorSettings { block_cooling, node_selector })
+    Some(OperatorSettings {
+        block_cooling,
+        remove_node_taints: raw.operator.remove_node_taints.unwrap_or(true),
+        set_node_network_status: raw.operator.set_node_network_status.unwrap_or(true),
+        node_selector,
+    })
 }
 
 fn agent(raw: &RawAgent, findings: &mut Findings) -> Option<AgentSettings> {

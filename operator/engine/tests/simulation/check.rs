@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{BlockState, Mode};
+use cadastre_api::{BlockState, IPAMNode, Mode};
 use cadastre_core::{Cidr, CidrMap, Family};
+use cadastre_engine::NodeSeen;
 use k8s_openapi::jiff::SignedDuration;
 
+use crate::store::is_serving;
 use crate::world::Simulation;
 
 /// Shortest time between two machines' use of one block.
@@ -100,6 +102,7 @@ impl Simulation {
         for (name, node) in &self.store.nodes {
             let object = self.store.ipam_nodes.get(name).unwrap_or_else(|| panic!("{name} has no IPAMNode"));
             assert_eq!(object.spec.node_uid, node.uid, "{name}");
+            check_opened(node, object);
             let active = object.spec.ipam.allocated.iter().filter(|block| !block.retiring);
             let has: BTreeSet<_> = active.map(|block| block.family).collect();
             assert_eq!(has, families.iter().copied().collect(), "{name} lacks a family");
@@ -151,6 +154,7 @@ impl Simulation {
         let cidrs: BTreeMap<_, _> = self.store.nodes.values().map(|node| (&node.name, &node.pod_cidrs)).collect();
         for (name, object) in &self.store.ipam_nodes {
             assert!(cidrs.contains_key(name), "IPAMNode {name} outlived its Node");
+            check_opened(&self.store.nodes[name], object);
             for block in object.spec.ipam.allocated.iter().filter(|block| !block.retiring) {
                 assert_eq!(active.overlapping(&block.cidr).next(), None, "{} of {name}", block.cidr);
                 assert!(cidrs[name].contains(&block.cidr), "{} is no podCIDR of {name}", block.cidr);
@@ -161,6 +165,13 @@ impl Simulation {
             let overlaps = cidrs.iter().any(|cidr| active.overlapping(cidr).next().is_some());
             assert!(overlaps || cidrs.is_empty(), "{name} is not served, and nobody keeps it from its {cidrs:?}");
         }
+    }
+}
+
+/// At rest: pods may come to a node whose agent serves.
+fn check_opened(node: &NodeSeen, object: &IPAMNode) {
+    if is_serving(object) && object.spec.node_uid == node.uid {
+        assert!(node.not_ready_taint.is_none() && node.network_available, "{} is closed to pods", node.name);
     }
 }
 

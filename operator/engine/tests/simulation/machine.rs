@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{AllocatedBlock, HeldBlock, IPAMNode};
+use cadastre_api::{AllocatedBlock, HeldBlock, IPAMNode, condition, condition_type, set_condition};
 use cadastre_core::Cidr;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
@@ -70,7 +70,11 @@ impl Machine {
         let held = |(cidr, grant): &Grant| HeldBlock { cidr: *cidr, grant: *grant };
         let listed = self.listed.iter().map(|block| (block.cidr, block.grant));
         let all: BTreeSet<_> = listed.chain(self.pods.keys().copied()).collect();
-        let ipam = object.status.get_or_insert_default().ipam.get_or_insert_default();
+        let status = object.status.get_or_insert_default();
+        let serving =
+            condition(condition_type::SERVING, !self.usable().is_empty(), "Usable", "", 0, Timestamp::UNIX_EPOCH);
+        set_condition(&mut status.conditions, serving);
+        let ipam = status.ipam.get_or_insert_default();
         ipam.held = all.iter().filter(|grant| !self.promised.contains(*grant)).map(held).collect();
         ipam.releasable = self.promised.iter().map(held).collect();
     }

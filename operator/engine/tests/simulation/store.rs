@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool};
+use cadastre_api::{CONFIG_NAME, IPAMConfig, IPAMLedger, IPAMNode, IPAMNodeSpec, IPPool, condition_type};
 use cadastre_core::Cidr;
 use cadastre_engine::{Action, Answer, Event, NodeSeen, Outcome, World};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -22,6 +22,8 @@ pub struct Store {
     pub ipam_nodes: BTreeMap<String, IPAMNode>,
     pub pools: BTreeMap<String, IPPool>,
     pub service_cidrs: Vec<Cidr>,
+    /// UIDs of Nodes whose agent said that it serves.
+    pub served: BTreeSet<String>,
     pub log: Vec<Event>,
     /// Writes of `IPAMNode`s: creations and patches.
     pub node_writes: usize,
@@ -73,6 +75,20 @@ impl Store {
         self.log.push(Event::Node(seen));
     }
 
+    /// As the API server does it for operators: of this very Node, and if its tests hold.
+    fn change_node(&mut self, name: &str, uid: &str, change: impl FnOnce(&mut NodeSeen) -> bool) -> Outcome {
+        let Some(mut node) = self.nodes.get(name).cloned() else { return Outcome::NotFound };
+        if node.uid != uid || !change(&mut node) {
+            return Outcome::Conflict;
+        }
+        assert!(self.served.contains(uid), "{name} is opened, and its agent never served");
+        self.version += 1;
+        node.version = self.version;
+        self.nodes.insert(name.to_owned(), node.clone());
+        self.log.push(Event::Node(node.clone()));
+        Outcome::Done(Answer::Node(node))
+    }
+
     pub fn delete_node(&mut self, name: &str) {
         self.version += 1;
         self.nodes.remove(name);
@@ -98,7 +114,9 @@ impl Store {
                 tested.then(|| node.spec = *spec).is_some()
             }),
             Action::SetIpamNodeConditions { name, conditions } => self.change_ipam_node(&name, |node| {
-                node.status.get_or_insert_default().conditions = conditions;
+                let known = &mut node.status.get_or_insert_default().conditions;
+                known.retain(|condition| condition.type_ == condition_type::SERVING);
+                known.extend(conditions);
                 true
             }),
             Action::DeleteIpamNode { name, uid } => self.delete_ipam_node(&name, &uid),
@@ -106,6 +124,13 @@ impl Store {
                 found(self.ipam_nodes.get(&name).map(|node| Answer::IpamNode(Box::new(node.clone()))))
             }
             Action::GetNode { name } => found(self.nodes.get(&name).cloned().map(Answer::Node)),
+            Action::Untaint { name, uid, at } => self.change_node(&name, &uid, |node| {
+                (node.not_ready_taint == Some(at)).then(|| node.not_ready_taint = None).is_some()
+            }),
+            Action::SetNetworkAvailable { name, uid } => self.change_node(&name, &uid, |node| {
+                node.network_available = true;
+                true
+            }),
             Action::CreatePool(pool) => self.create_pool(*pool),
             Action::PatchPool(pool) => {
                 let name = pool.metadata.name.clone().unwrap();
@@ -217,6 +242,9 @@ impl Store {
     }
 
     fn store_ipam_node(&mut self, name: String, node: IPAMNode) -> Outcome {
+        if is_serving(&node) {
+            self.served.insert(node.spec.node_uid.clone());
+        }
         self.ipam_nodes.insert(name, node.clone());
         self.log.push(Event::IpamNode(Box::new(node.clone())));
         Outcome::Done(Answer::IpamNode(Box::new(node)))
@@ -330,6 +358,12 @@ impl Cache {
         events.push(Event::Config(store.config.clone().map(Box::new)));
         events
     }
+}
+
+/// Whether its agent says so.
+pub fn is_serving(node: &IPAMNode) -> bool {
+    let conditions = node.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|condition| condition.type_ == condition_type::SERVING && condition.status == "True")
 }
 
 fn found(answer: Option<Answer>) -> Outcome {

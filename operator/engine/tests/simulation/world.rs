@@ -39,6 +39,8 @@ pub fn settings(families: &[Family], v4: &str, v6: &str) -> EngineSettings {
         pools: pools.into_iter().filter(|pool| families.contains(&pool.family)).collect(),
         reserved: Vec::new(),
         block_cooling: COOLING,
+        remove_taints: true,
+        set_network_status: true,
         recover: false,
     }
 }
@@ -142,6 +144,7 @@ impl Simulation {
             ready,
             pod_cidrs,
             created,
+            not_ready_taint: ready.then_some(1),
             ..NodeSeen::default()
         });
     }

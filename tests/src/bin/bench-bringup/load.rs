@@ -147,7 +147,8 @@ pub async fn create_ipam_node(client: &Client, node: &Node, number: usize) -> Re
     let grant = format!("00000000-0000-4000-8000-{number:012x}");
     let block = serde_json::json!({"pool": "default", "family": "IPv4", "cidr": cidr, "grant": grant});
     let ipam = NodeIpam { allocated: vec![serde_json::from_value(block)?], pod_cidrs: vec![cidr.parse()?] };
-    let mut object = IPAMNode::new(&name, IPAMNodeSpec { mode: Mode::ClusterPool, node_uid: uid.clone(), ipam });
+    let spec = IPAMNodeSpec { mode: Mode::ClusterPool, node_uid: uid.clone(), addresses: Vec::new(), ipam };
+    let mut object = IPAMNode::new(&name, spec);
     let owner =
         OwnerReference { api_version: "v1".into(), kind: "Node".into(), name, uid, ..OwnerReference::default() };
     object.metadata.owner_references = Some(vec![owner]);

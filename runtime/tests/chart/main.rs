@@ -4,58 +4,18 @@
 // A panic is how a test fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod documents;
+mod helm;
+mod monitoring;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::path::PathBuf;
 
 use cadastre_runtime::{ModeSettings, RawSettings, Settings};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-fn repo() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-fn chart(file: &str) -> String {
-    std::fs::read_to_string(repo().join("charts/cadastre").join(file)).unwrap()
-}
-
-/// Helm among the tools: the Makefile says by environment where they are; under plain `cargo test` we ask it.
-fn helm() -> Command {
-    static HELM: OnceLock<PathBuf> = OnceLock::new();
-    let helm = HELM.get_or_init(|| {
-        let asked = || {
-            let output = Command::new("make").arg("-s").arg("-C").arg(repo()).arg("tools-path").output().unwrap();
-            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-        };
-        let helm = std::env::var_os("CADASTRE_TOOLS").map_or_else(asked, PathBuf::from).join("helm");
-        assert!(helm.exists(), "{} does not exist: run `make tools`", helm.display());
-        helm
-    });
-    Command::new(helm)
-}
-
-/// What Helm makes of the chart with these values.
-fn render(values: &Value, arguments: &[&str]) -> Output {
-    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
-    std::fs::write(file.path(), values.to_string()).unwrap();
-    let mut helm = helm();
-    helm.args(["template", "cadastre", "--namespace", "kube-system", "--values"]).arg(file.path()).args(arguments);
-    helm.arg(repo().join("charts/cadastre")).output().unwrap()
-}
-
-/// Every object of one template.
-fn objects(values: &Value, template: &str) -> Vec<Value> {
-    let output = render(values, &["--show-only", &format!("templates/{template}")]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let stream = String::from_utf8(output.stdout).unwrap();
-    stream.split("\n---\n").filter_map(|text| yaml(text).as_object().cloned().map(Value::Object)).collect()
-}
-
-fn yaml(text: &str) -> Value {
-    serde_saphyr::from_str(text).unwrap()
-}
+use crate::helm::{chart, helm, objects, render, repo, yaml};
 
 /// The settings file that the processes get.
 fn settings_file(values: &Value) -> String {
@@ -147,15 +107,11 @@ fn every_key_is_in_values_yaml_with_an_explanation() {
         }
     }
     assert_eq!(missing, "", "keys of the schema that values.yaml lacks");
-    let known = keys(&schema, "").into_iter().map(|(path, _)| path.rsplit('.').next().unwrap().to_owned());
-    let known = known.collect::<std::collections::BTreeSet<_>>();
-    let mut above = "";
-    for line in text.lines() {
-        let key = line.trim().split(':').next().unwrap();
-        let explained = above.trim().starts_with('#');
-        assert!(!known.contains(key) || explained, "no comment above `{line}`");
-        above = line;
-    }
+    let explained: Vec<_> = documents::explained(&text).into_iter().map(|key| key.path).collect();
+    let is_explained = |path: &str| explained.iter().any(|of| path == of || path.starts_with(&format!("{of}.")));
+    let silent: Vec<_> =
+        keys(&schema, "").into_iter().map(|(path, _)| path).filter(|path| !is_explained(path)).collect();
+    assert_eq!(silent, [""; 0], "keys without a comment `# -- …` above them");
 }
 
 #[test]
@@ -251,6 +207,56 @@ fn an_old_operator_stays_until_a_new_one_is_ready() {
     assert_eq!(rollout(json!({ "operator": { "replicas": 1 } })), json!({ "maxUnavailable": 0, "maxSurge": 1 }));
     let recreate = json!({ "operator": { "updateStrategy": { "type": "Recreate" } } });
     assert_eq!(objects(&recreate, "operator.yaml")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+/// Volumes, capabilities and rules are for what the agent does, and no more.
+#[test]
+fn the_agent_may_do_on_its_node_what_the_values_ask_for() {
+    let of = |values: Value| {
+        let pod = objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
+        let names = |list: &Value| -> Vec<String> {
+            let names = list.as_array().unwrap().iter().filter_map(|entry| entry["name"].as_str());
+            names.filter(|name| name.starts_with("cni-") || name.starts_with("proc")).map(str::to_owned).collect()
+        };
+        let container = &pod["containers"][0];
+        assert_eq!(names(&pod["volumes"]), names(&container["volumeMounts"]));
+        let asks = objects(&values, "agent-rbac.yaml")
+            .iter()
+            .any(|object| object["kind"] == "Role" && object["metadata"]["name"] == "cadastre-agent");
+        assert_eq!(asks, container["args"].to_string().contains("--daemon-set="));
+        let add = container["securityContext"]["capabilities"]["add"].clone();
+        (names(&pod["volumes"]), add, asks)
+    };
+    let volumes = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let everything = volumes(&["cni-cache", "cni-bin", "cni-conf", "proc-sys-net"]);
+    let all = json!(["SYS_ADMIN", "DAC_OVERRIDE", "NET_ADMIN"]);
+    assert_eq!(of(json!({})), (everything.clone(), all.clone(), true));
+    assert_eq!(of(json!({ "autoDirectNodeRoutes": false })), (everything, all.clone(), true));
+    let plugin = volumes(&["cni-cache", "cni-bin", "proc-sys-net"]);
+    assert_eq!(of(json!({ "cni": { "customConf": true } })), (plugin, all, true));
+    let nothing = (volumes(&["cni-cache"]), json!(["SYS_ADMIN"]), false);
+    assert_eq!(of(json!({ "cni": { "install": false } })), nothing);
+    let routes = (volumes(&["cni-cache", "proc-sys-net"]), json!(["SYS_ADMIN", "NET_ADMIN"]), true);
+    assert_eq!(of(json!({ "cni": { "install": false }, "autoDirectNodeRoutes": true })), routes);
+    let own = json!({ "agent": { "securityContext": { "privileged": true, "capabilities": null } } });
+    assert_eq!(of(own).1, json!(["DAC_OVERRIDE", "NET_ADMIN"]));
+}
+
+#[test]
+fn the_folders_are_mounted_where_the_settings_say() {
+    for values in [json!({}), json!({ "cni": { "confPath": "/c/net.d", "binPath": "/c/bin" } })] {
+        let settings = Settings::from_yaml(&settings_file(&values)).unwrap().cni;
+        let (conf, bin) = (settings.conflist.unwrap().conf_path, settings.bin_path.unwrap());
+        let pod = objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
+        let mounted = |name: &str| {
+            let of =
+                |list: &Value| list.as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap().clone();
+            let (mount, volume) = (of(&pod["containers"][0]["volumeMounts"]), of(&pod["volumes"]));
+            assert_eq!(mount["mountPath"], volume["hostPath"]["path"]);
+            PathBuf::from(mount["mountPath"].as_str().unwrap())
+        };
+        assert_eq!((mounted("cni-conf"), mounted("cni-bin")), (conf, bin));
+    }
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Collects the evidence: from the agent's socket, from the network namespaces, from the API server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cadastre_messages::report::Report;
+use cadastre_messages::{Call, Netns, Reply};
+use cadastre_runtime::Settings;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::{Evidence, PodSeen, Space};
+use crate::command::{AskError, ask_in_time, garbled};
+use crate::record::NetnsRecord;
+use crate::survey;
+
+/// An API server that does not answer in this time is taken for one that is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub socket: PathBuf,
+    /// The folder of the network namespaces.
+    pub namespaces: PathBuf,
+    /// The settings file, for how the API server is reached.
+    pub config: PathBuf,
+}
+
+/// One look at everything, and why the Pods could not be seen, if so.
+pub fn gather(sources: &Sources) -> anyhow::Result<(Evidence, Option<String>)> {
+    let report = report(&sources.socket)?;
+    let (held, blocks) = Evidence::of_report(&report);
+    let spaces = survey::spaces(&sources.namespaces)?.into_iter().map(|(netns, addresses)| {
+        let NetnsRecord { path, device, inode, seen: _ } = netns;
+        Space { netns: Netns { path, device, inode }, addresses }
+    });
+    let spaces = spaces.collect();
+    let (pods, trouble) = match pods(&sources.config, &report.node) {
+        Ok(pods) => (Some(pods), None),
+        Err(error) => (None, Some(cadastre_runtime::with_causes(error.as_ref()))),
+    };
+    Ok((Evidence { held, blocks, spaces, pods }, trouble))
+}
+
+fn report(socket: &Path) -> Result<Report, AskError> {
+    match ask_in_time(socket, Call::Report)? {
+        Reply::Report(report) => Ok(*report),
+        other => Err(garbled(socket, &format!("{other:?}"))),
+    }
+}
+
+/// Pods of this node that have a network of their own.
+fn pods(config: &Path, node: &str) -> anyhow::Result<Vec<PodSeen>> {
+    let settings = Settings::load(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let list = async {
+        let client = cadastre_runtime::client(&settings, cadastre_api::AGENT_MANAGER).await?;
+        let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        anyhow::Ok(Api::<Pod>::all(client).list(&of_node).await?)
+    };
+    // The timer has to be made where the runtime is.
+    let listed = runtime.block_on(async { tokio::time::timeout(PATIENCE, list).await });
+    Ok(listed??.items.iter().filter_map(seen).collect())
+}
+
+fn seen(pod: &Pod) -> Option<PodSeen> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if ended || spec.host_network == Some(true) {
+        return None;
+    }
+    let addresses = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+    Some(PodSeen { name: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()), addresses })
+}

@@ -1,0 +1,128 @@
+//! What stays on the node when the agent stops.
+//!
+//! An agent is stopped for a rollout, because its node goes down, or because Cadastre is uninstalled. Only in the last case is
+//! there to be nothing left, and only the DaemonSet tells it from the others:
+//!
+//! ```text
+//! SIGTERM ─▶ GET DaemonSet ─┬─ there, or no answer ───────────────▶ all stays
+//!                           └─ gone, going, or no right to ask ───▶ all is taken back
+//! ```
+//! No right to ask, because accounts and roles are uninstalled right after it. Should that be wrong, the next agent puts
+//! everything back as soon as it serves.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use cadastre_api::AGENT_MANAGER;
+use cadastre_runtime::{Settings, client};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::Api;
+use tokio::time::timeout;
+
+use super::install::Installer;
+use super::kernel::Kernel;
+use crate::outlook::Outlook;
+
+/// For the answer. kubelet kills 5 s after its signal.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The `DaemonSet` that this agent is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonSetName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl FromStr for DaemonSetName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, name) = text.split_once('/').ok_or("not NAMESPACE/NAME")?;
+        if namespace.is_empty() || name.is_empty() || name.contains('/') {
+            return Err("not NAMESPACE/NAME");
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+/// Takes back what the agents set up on this node, if that is what stopping means.
+pub async fn farewell(
+    settings: &Settings,
+    daemon_set: &DaemonSetName,
+    installer: Option<&Installer>,
+    outlook: &Outlook,
+) {
+    if installer.is_none() && !settings.cni.routes {
+        return;
+    }
+    match timeout(PATIENCE, ask(settings, daemon_set)).await {
+        Ok(Ok(None)) => return tracing::info!("what is installed on this node stays for the next agent"),
+        Ok(Ok(Some(why))) => tracing::info!(why, "taking back what was installed on this node"),
+        Ok(Err(error)) => {
+            return tracing::warn!(%error, "nobody says whether Cadastre is uninstalled: what is installed on this node stays");
+        }
+        Err(_) => {
+            return tracing::warn!("the API server says nothing: what is installed on this node stays");
+        }
+    }
+    if let Some(installer) = installer {
+        let pods = pods_left(outlook);
+        if pods {
+            tracing::info!("pods are left with addresses of Cadastre: the plugin stays, as they cannot end without it");
+        }
+        for error in installer.remove(pods) {
+            tracing::error!(%error, "left behind");
+        }
+    }
+    if let Err(error) = remove_routes().await {
+        tracing::error!(%error, "routes are left behind: ip route flush proto 202");
+    }
+}
+
+/// Why the `DaemonSet` is not to come back, if it is not.
+async fn ask(settings: &Settings, daemon_set: &DaemonSetName) -> anyhow::Result<Option<String>> {
+    let DaemonSetName { namespace, name } = daemon_set;
+    let api = Api::<DaemonSet>::namespaced(client(settings, AGENT_MANAGER).await?, namespace);
+    match api.get_metadata_opt(name).await {
+        Ok(None) => Ok(Some(format!("DaemonSet {namespace}/{name} is gone"))),
+        Ok(Some(there)) if there.metadata.deletion_timestamp.is_some() => {
+            Ok(Some(format!("DaemonSet {namespace}/{name} is being deleted")))
+        }
+        Ok(Some(_)) => Ok(None),
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            Ok(Some(format!("the agent's account or role is gone ({})", status.message)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether somebody holds an address, or may.
+fn pods_left(outlook: &Outlook) -> bool {
+    let blocks = outlook.view.shares.iter().flat_map(|share| &share.blocks);
+    let networks = &outlook.view.networks;
+    outlook.journal.unreadable
+        || blocks.map(|block| block.used).sum::<u64>() > 0
+        || networks.iter().any(|network| network.counts.allocated > 0)
+}
+
+async fn remove_routes() -> std::io::Result<()> {
+    let kernel = Kernel::open()?;
+    for route in kernel.ours().await? {
+        kernel.remove(&route).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_set_has_a_namespace() {
+        let name = DaemonSetName { namespace: "kube-system".into(), name: "cadastre-agent".into() };
+        assert_eq!("kube-system/cadastre-agent".parse(), Ok(name));
+        for wrong in ["cadastre-agent", "/x", "x/", "a/b/c"] {
+            assert!(wrong.parse::<DaemonSetName>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The other nodes, as far as routes need them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cadastre_api::IPAMNodeSpec;
+use cadastre_core::Cidr;
+
+/// Every node by name, this one among them.
+pub type Nodes = BTreeMap<String, Peer>;
+
+/// `None` until they were all read once.
+pub type Peers = Option<Nodes>;
+
+/// One node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is reached, in its order of preference.
+    pub addresses: Vec<IpAddr>,
+    /// Its blocks, and whether each is retiring: pods may still use it.
+    pub blocks: Vec<(Cidr, bool)>,
+}
+
+impl From<IPAMNodeSpec> for Peer {
+    fn from(spec: IPAMNodeSpec) -> Self {
+        Self {
+            addresses: spec.addresses.iter().map(|address| address.ip).collect(),
+            blocks: spec.ipam.allocated.iter().map(|block| (block.cidr, block.retiring)).collect(),
+        }
+    }
+}

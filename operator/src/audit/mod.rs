@@ -1,0 +1,122 @@
+//! `cadastre-operator audit`: an independent look at who holds which block. What the ledger records, what `IPAMNode`s say,
+//! what agents report, which Nodes there are and which addresses Pods have is compared, without the engine.
+//!
+//! ```text
+//! observe::world ─▶ ledger, IPAMNodes, Nodes ─┐
+//! Pods, if they may be listed ────────────────┴─▶ compare ─▶ findings, twice ─▶ those that both looks show
+//! ```
+
+mod compare;
+mod fix;
+mod pods;
+mod show;
+
+use std::path::Path;
+use std::time::Duration;
+
+use cadastre_engine::World;
+use cadastre_runtime::{ClientError, LogSettings, LoggingError, Settings, SettingsError};
+use kube::Client;
+use serde::Serialize;
+
+use crate::node_view::Selector;
+use crate::observe::{self, Patience};
+use crate::requests::Requests;
+use crate::run::COMPONENT;
+use crate::watch::WatchError;
+use compare::compare;
+use pods::PodSeen;
+
+/// Between the two looks: longer than the operator takes from a commit to the last `IPAMNode` of its batch.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Why nothing could be said, or mended.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(
+        "the cluster cannot be read: see whether the API server runs and this account may list what the operator does"
+    )]
+    World(#[from] WatchError),
+    #[error("there is no finding {0} (any more): run audit without --fix")]
+    NoSuch(String),
+    #[error("{id} cannot be mended from here: {remedy}")]
+    NoFix { id: String, remedy: String },
+    #[error("{id}: {why}: run the audit again")]
+    NotFixed { id: String, why: String },
+}
+
+/// Something that should not be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// `kind/object`: the same thing found again has the same.
+    pub id: String,
+    pub what: String,
+    pub remedy: String,
+    /// Whether `--fix` can mend it.
+    pub fixable: bool,
+    #[serde(skip)]
+    fix: Option<fix::Fix>,
+}
+
+/// What was looked at, and found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub findings: Vec<Finding>,
+    pub nodes: usize,
+    /// Blocks of the ledger that are not free.
+    pub blocks: usize,
+    /// None if they could not be listed.
+    pub pods: Option<usize>,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// Looks twice, and mends the finding `id` if there is one to be mended.
+pub async fn audit(file: &Path, id: Option<&str>) -> Result<Outcome, AuditError> {
+    let settings = Settings::load_values(file)?;
+    cadastre_runtime::init_logging(&LogSettings { level: tracing::Level::WARN, ..settings.log })?;
+    let client = cadastre_runtime::client(&settings, COMPONENT).await?;
+    let (mut outcome, world) = look_twice(&client).await?;
+    if let Some(id) = id {
+        let named = outcome.findings.iter().position(|finding| finding.id == id);
+        let Finding { id, what: _, remedy, fix, .. } =
+            outcome.findings.remove(named.ok_or_else(|| AuditError::NoSuch(id.to_owned()))?);
+        let fix = fix.ok_or(AuditError::NoFix { id: id.clone(), remedy })?;
+        let requests = Requests::new(client, COMPONENT.to_owned(), Selector::default());
+        fix.carry_out(&requests, &world).await.map_err(|why| AuditError::NotFixed { id, why })?;
+    }
+    Ok(outcome)
+}
+
+/// What only one look shows is a change under way.
+async fn look_twice(client: &Client) -> Result<(Outcome, World), AuditError> {
+    let (mut world, mut pods) = look(client).await?;
+    let mut findings = compare(&world, pods.as_deref().unwrap_or_default());
+    if !findings.is_empty() {
+        tokio::time::sleep(PAUSE).await;
+        (world, pods) = look(client).await?;
+        let second = compare(&world, pods.as_deref().unwrap_or_default());
+        findings = second.into_iter().filter(|finding| findings.iter().any(|first| first.id == finding.id)).collect();
+    }
+    let outcome = Outcome {
+        findings,
+        nodes: world.nodes.len(),
+        blocks: world.pages.iter().map(|page| page.spec.entries.len()).sum(),
+        pods: pods.as_ref().ok().map(Vec::len),
+        trouble: pods.err(),
+    };
+    Ok((outcome, world))
+}
+
+async fn look(client: &Client) -> Result<(World, Result<Vec<PodSeen>, String>), AuditError> {
+    let (world, _) = observe::world(client, Selector::default(), &Patience::None).await?;
+    Ok((world, pods::list(client).await))
+}

@@ -1,0 +1,23 @@
+//! The outcome for people.
+
+use std::fmt;
+
+use super::{Finding, Outcome};
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { findings, nodes, blocks, pods, trouble } = self;
+        for Finding { id, what, remedy, fixable, fix: _ } in findings {
+            writeln!(f, "{id}\n  {what}\n  remedy: {remedy}")?;
+            if *fixable {
+                writeln!(f, "  fix:    cadastre-operator audit --fix {id}")?;
+            }
+        }
+        write!(f, "{} findings: {nodes} nodes, {blocks} blocks of the ledger, ", findings.len())?;
+        match pods {
+            Some(pods) => writeln!(f, "{pods} pods")?,
+            None => writeln!(f, "no pods, as they could not be listed")?,
+        }
+        trouble.iter().try_for_each(|trouble| writeln!(f, "pods: {trouble}; an administrator may list them"))
+    }
+}
