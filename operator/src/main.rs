@@ -8,6 +8,7 @@
 //! check                                         settings against what is recorded
 //! plan                                          what would be done now: the engine over a store in memory
 //! audit                                         an independent look at who holds which block
+//! onlooker                                      what the commands begin with that only look
 //! ```
 //!
 //! Nothing here decides who gets which block: that is the engine's, which does no I/O.
@@ -24,6 +25,7 @@ mod lease;
 mod metrics;
 mod node_view;
 mod observe;
+mod onlooker;
 mod outcome;
 mod pace;
 mod perform;

@@ -6,6 +6,7 @@
 //! env  ─┘    every error at once
 //! Readiness, Registry ─▶ server: /metrics /healthz /readyz
 //! SIGTERM, SIGINT     ─▶ Shutdown
+//! PodSeen: a Pod as audits see it
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
@@ -17,6 +18,7 @@ mod chart_values;
 mod client;
 mod generated;
 mod logging;
+mod pod_seen;
 mod readiness;
 mod retry_after;
 mod server;
@@ -29,6 +31,7 @@ pub use causes::with_causes;
 pub use client::{ClientError, client, counted_client};
 pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
+pub use pod_seen::PodSeen;
 pub use readiness::Readiness;
 pub use server::{ServeError, Server, listen_addr, serve};
 pub use settings::{

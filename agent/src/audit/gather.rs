@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use cadastre_messages::report::Report;
 use cadastre_messages::{Call, Netns, Reply};
-use cadastre_runtime::Settings;
+use cadastre_runtime::{PodSeen, Settings};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 
-use super::{Evidence, PodSeen, Space};
+use super::{Evidence, Space};
 use crate::command::{AskError, ask_in_time, garbled};
 use crate::record::NetnsRecord;
 use crate::survey;
@@ -62,15 +62,5 @@ fn pods(config: &Path, node: &str) -> anyhow::Result<Vec<PodSeen>> {
     };
     // The timer has to be made where the runtime is.
     let listed = runtime.block_on(async { tokio::time::timeout(PATIENCE, list).await });
-    Ok(listed??.items.iter().filter_map(seen).collect())
-}
-
-fn seen(pod: &Pod) -> Option<PodSeen> {
-    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if ended || spec.host_network == Some(true) {
-        return None;
-    }
-    let addresses = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
-    Some(PodSeen { name: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()), addresses })
+    Ok(listed??.items.iter().filter_map(PodSeen::of).collect())
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use cadastre_core::Cidr;
 use cadastre_messages::report::{Address, Report};
 use cadastre_messages::{Attachment, Netns};
+use cadastre_runtime::PodSeen;
 use serde::Serialize;
 
 /// What was seen of this node at about one moment.
@@ -36,14 +37,6 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Space {
     pub netns: Netns,
-    pub addresses: Vec<IpAddr>,
-}
-
-/// One Pod with a network of its own that has not ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodSeen {
-    /// `namespace/name`
-    pub name: String,
     pub addresses: Vec<IpAddr>,
 }
 

@@ -26,7 +26,7 @@ fn space(name: &str, addresses: &[&str]) -> Space {
 }
 
 fn pod(name: &str, address: &str) -> PodSeen {
-    PodSeen { name: name.into(), addresses: vec![address.parse().unwrap()] }
+    PodSeen { name: name.into(), node: "n1".into(), addresses: vec![address.parse().unwrap()] }
 }
 
 /// Two pods, as they should be.

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use cadastre_api::{AllocatedBlock, BlockEntry, BlockState, IPAMNode, Mode};
 use cadastre_core::{Cidr, CidrMap};
 use cadastre_engine::{NodeSeen, World};
+use cadastre_runtime::PodSeen;
 use kube::ResourceExt as _;
 
 use super::Finding;
 use super::fix::Fix;
-use super::pods::PodSeen;
 
 /// Everything that should not be, by kind.
 pub fn compare(world: &World, pods: &[PodSeen]) -> Vec<Finding> {
@@ -31,7 +31,7 @@ pub fn compare(world: &World, pods: &[PodSeen]) -> Vec<Finding> {
 }
 
 fn finding(id: String, what: String, remedy: &str, fix: Option<Fix>) -> Finding {
-    Finding { id, what, remedy: remedy.to_owned(), fixable: fix.is_some(), fix }
+    Finding { id, what, remedy: remedy.to_owned(), fix }
 }
 
 /// The operator does so by itself, within minutes.
@@ -130,7 +130,7 @@ impl<'a> Look<'a> {
         let block = entry.block;
         if self.nodes.get(entry.node.as_str()).is_none_or(|seen| seen.uid != entry.uid) {
             let what = format!("{block} is recorded for node {} (UID {}), which is not there", entry.node, entry.uid);
-            return Some(finding(format!("orphan/{block}"), what, OPERATORS, Some(Fix::Cool(entry.clone()))));
+            return Some(finding(format!("orphan/{block}"), what, OPERATORS, Some(Fix::Cool { entry: entry.clone() })));
         }
         let listed = self.served.get(&entry.node).is_some_and(|node| {
             node.spec.ipam.allocated.iter().any(|listed| listed.cidr == block && listed.grant == entry.grant)
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((&found[0].id[..], &found[0].fix), ("leftover/a", &fix));
         assert_eq!(
             (&found[1].id[..], &found[1].fix),
-            ("orphan/10.0.1.0/24", &Some(Fix::Cool(entry("a", "10.0.1.0/24"))))
+            ("orphan/10.0.1.0/24", &Some(Fix::Cool { entry: entry("a", "10.0.1.0/24") }))
         );
         assert_eq!(found.len(), 2);
         world.nodes.push(NodeSeen { uid: "uid-new".into(), ..seen("a") });

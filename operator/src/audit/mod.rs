@@ -15,17 +15,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use cadastre_engine::World;
-use cadastre_runtime::{ClientError, LogSettings, LoggingError, Settings, SettingsError};
+use cadastre_runtime::PodSeen;
 use kube::Client;
 use serde::Serialize;
 
 use crate::node_view::Selector;
 use crate::observe::{self, Patience};
+use crate::onlooker::{LookError, connect};
 use crate::requests::Requests;
 use crate::run::COMPONENT;
-use crate::watch::WatchError;
 use compare::compare;
-use pods::PodSeen;
+use fix::Fix;
 
 /// Between the two looks: longer than the operator takes from a commit to the last `IPAMNode` of its batch.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -34,15 +34,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Logging(#[from] LoggingError),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(
-        "the cluster cannot be read: see whether the API server runs and this account may list what the operator does"
-    )]
-    World(#[from] WatchError),
+    Look(#[from] LookError),
     #[error("there is no finding {0} (any more): run audit without --fix")]
     NoSuch(String),
     #[error("{id} cannot be mended from here: {remedy}")]
@@ -58,10 +50,9 @@ pub struct Finding {
     pub id: String,
     pub what: String,
     pub remedy: String,
-    /// Whether `--fix` can mend it.
-    pub fixable: bool,
-    #[serde(skip)]
-    fix: Option<fix::Fix>,
+    /// What `--fix` would do, if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
 }
 
 /// What was looked at, and found.
@@ -81,13 +72,11 @@ pub struct Outcome {
 
 /// Looks twice, and mends the finding `id` if there is one to be mended.
 pub async fn audit(file: &Path, id: Option<&str>) -> Result<Outcome, AuditError> {
-    let settings = Settings::load_values(file)?;
-    cadastre_runtime::init_logging(&LogSettings { level: tracing::Level::WARN, ..settings.log })?;
-    let client = cadastre_runtime::client(&settings, COMPONENT).await?;
+    let (_, client) = connect(file).await?;
     let (mut outcome, world) = look_twice(&client).await?;
     if let Some(id) = id {
         let named = outcome.findings.iter().position(|finding| finding.id == id);
-        let Finding { id, what: _, remedy, fix, .. } =
+        let Finding { id, what: _, remedy, fix } =
             outcome.findings.remove(named.ok_or_else(|| AuditError::NoSuch(id.to_owned()))?);
         let fix = fix.ok_or(AuditError::NoFix { id: id.clone(), remedy })?;
         let requests = Requests::new(client, COMPONENT.to_owned(), Selector::default());
@@ -116,7 +105,7 @@ async fn look_twice(client: &Client) -> Result<(Outcome, World), AuditError> {
     Ok((outcome, world))
 }
 
-async fn look(client: &Client) -> Result<(World, Result<Vec<PodSeen>, String>), AuditError> {
+async fn look(client: &Client) -> Result<(World, Result<Vec<PodSeen>, String>), LookError> {
     let (world, _) = observe::world(client, Selector::default(), &Patience::None).await?;
     Ok((world, pods::list(client).await))
 }

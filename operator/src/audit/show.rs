@@ -7,9 +7,9 @@ use super::{Finding, Outcome};
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { findings, nodes, blocks, pods, trouble } = self;
-        for Finding { id, what, remedy, fixable, fix: _ } in findings {
+        for Finding { id, what, remedy, fix } in findings {
             writeln!(f, "{id}\n  {what}\n  remedy: {remedy}")?;
-            if *fixable {
+            if fix.is_some() {
                 writeln!(f, "  fix:    cadastre-operator audit --fix {id}")?;
             }
         }

@@ -12,16 +12,15 @@ mod show;
 use std::path::Path;
 
 use cadastre_engine::{Action, Answer, Outcome};
-use cadastre_runtime::{ClientError, LogSettings, LoggingError, Settings, SettingsError};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::node_view::Selector;
 use crate::observe::{self, Patience};
+use crate::onlooker::{LookError, connect};
 use crate::outcome::Failure;
 use crate::requests::{RequestError, Requests};
 use crate::run::COMPONENT;
 use crate::settings::engine_settings;
-use crate::watch::WatchError;
 
 pub use outlook::Outlook;
 
@@ -29,26 +28,16 @@ pub use outlook::Outlook;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Logging(#[from] LoggingError),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(
-        "the cluster cannot be read: see whether the API server runs and this account may list what the operator does"
-    )]
-    World(#[from] WatchError),
+    Look(#[from] LookError),
     #[error("whether Node {name} is there cannot be read: {why}")]
     Node { name: String, why: String },
 }
 
 /// Reads the cluster and lets the engine act on a copy of it.
 pub async fn plan(file: &Path) -> Result<Outlook, PlanError> {
-    let settings = Settings::load_values(file)?;
-    cadastre_runtime::init_logging(&LogSettings { level: tracing::Level::WARN, ..settings.log })?;
-    let client = cadastre_runtime::client(&settings, COMPONENT).await?;
+    let (settings, client) = connect(file).await?;
     let selector = Selector::from(&settings.operator.node_selector);
-    let (world, _) = observe::world(&client, selector.clone(), &Patience::None).await?;
+    let (world, _) = observe::world(&client, selector.clone(), &Patience::None).await.map_err(LookError::from)?;
     let requests = Requests::new(client, COMPONENT.to_owned(), selector);
     let engine = engine_settings(&settings, false);
     rehearse::rehearse(engine, world, Timestamp::now(), async |name| look(&requests, name).await).await
