@@ -8,6 +8,7 @@
 //! check                                         settings against what is recorded
 //! plan                                          what would be done now: the engine over a store in memory
 //! audit                                         an independent look at who holds which block
+//! trial                                         what `helm test` runs
 //! onlooker                                      what the commands begin with that only look
 //! ```
 //!
@@ -36,6 +37,7 @@ mod run;
 mod service_cidrs;
 mod settings;
 mod standby;
+mod trial;
 mod watch;
 
 use std::net::SocketAddr;
@@ -47,6 +49,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::check::Verdict;
 use crate::run::Options;
+use crate::trial::DaemonSetName;
 
 /// `EX_CONFIG` of sysexits.h: the cluster would refuse these settings.
 const EX_CONFIG: u8 = 78;
@@ -109,6 +112,20 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// What `helm test` runs: wait for a pod on each node, let them connect to each other, and audit. Exits with 1 if something fails.
+    Test {
+        /// The pods, which run `test-pod`.
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        daemon_set: DaemonSetName,
+        /// A values.yaml, or the content of the chart's `ConfigMap`.
+        #[arg(long, value_name = "FILE", default_value = MOUNTED)]
+        config: PathBuf,
+    },
+    /// What the pods of `helm test` run: answer each other.
+    TestPod {
+        #[arg(long, value_name = "NAME")]
+        node_name: String,
+    },
     /// Print the custom resource definitions as YAML.
     Crds,
 }
@@ -163,6 +180,14 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Test { daemon_set, config } => {
+            let trial = block_on(trial::trial(&config, &daemon_set))??;
+            print!("{trial}");
+            if !trial.is_good() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::TestPod { node_name } => block_on(trial::answer::answer(node_name))??,
         Command::Crds => print!("{}", cadastre_runtime::crds_yaml()?),
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cadastre_api::{IPAMNode, Mode};
-use cadastre_tests::{AGENT, ControlPlane, NAMESPACE, NODE, Plugin, binary, eventually, node, status, until};
+use cadastre_tests::{
+    AGENT, ControlPlane, NAMESPACE, NODE, Plugin, Program, RELEASE, binary, eventually, node, repo, status, until,
+};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -15,6 +17,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_mins(1);
+/// The account, the `DaemonSet` and the pod of `helm test`.
+const TEST: &str = "cadastre-test";
 
 /// Who may do what: account, namespace (empty: everywhere), API group, resource, verb.
 type Power = (String, String, String, String, String);
@@ -107,6 +111,29 @@ async fn leak(cp: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
+/// What `helm test` looks at, on a cluster none of whose nodes takes a pod.
+async fn look_as_helm_test_does(cp: &ControlPlane) -> Result<()> {
+    let chart = repo().join("charts/cadastre").display().to_string();
+    let hooks = ["--show-only=templates/test-rbac.yaml", "--show-only=templates/test.yaml"];
+    let hooks =
+        cp.helm(&[&["template", RELEASE, &chart, "--namespace", NAMESPACE], &hooks[..]].concat()).await?.ok()?;
+    cp.apply(&hooks).await?.ok()?;
+    let counts = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+    let mut seen: Value = counts.into_iter().map(|count| (count.to_owned(), json!(0))).collect();
+    seen["observedGeneration"] = json!(1);
+    let patch = json!({"status": seen}).to_string();
+    let patch = ["-n", NAMESPACE, "patch", "daemonset", TEST, "--subresource=status", "--type=merge", "-p", &patch];
+    cp.kubectl(&patch).await?.ok()?;
+    let kubeconfig = cp.service_account_kubeconfig(NAMESPACE, TEST).await?;
+    let test = Program::ours("cadastre-operator")?.env("KUBECONFIG", kubeconfig).arg("test");
+    let test = test.args(["--daemon-set", &format!("{NAMESPACE}/{TEST}"), "--config"]);
+    let output = test.arg(cp.settings_file("test").await?).run().await?;
+    for said in ["no node takes a pod of the test", " findings: "] {
+        ensure!(!output.success() && output.stdout.contains(said), "{output:?}");
+    }
+    Ok(())
+}
+
 /// A block of one node in another's `IPAMNode`, by hand: the operator has to look at the ledger and at both.
 async fn dispute(cp: &ControlPlane, of: &str, to: &str) -> Result<()> {
     let nodes = cp.ipam_nodes().await?;
@@ -158,6 +185,7 @@ async fn what_is_granted_is_used_and_what_is_used_is_granted() -> Result<()> {
     operator.wait_exit(SOON).await?;
     cp.install_chart(&pool("10.1.0.0/23, 10.2.0.0/23")).await?.ok()?;
     let _operator = cp.start_operator("third", &[]).await?;
+    look_as_helm_test_does(&cp).await?;
     // It asks whether it goes for good.
     agent.term();
     agent.wait_exit(SOON).await?;

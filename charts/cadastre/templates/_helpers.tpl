@@ -93,3 +93,10 @@ write a CNI configuration, whether they make routes, and in which folders.
   "binPath" ($cni.binPath | default "/opt/cni/bin")
   | toJson -}}
 {{- end -}}
+
+{{/* What is there during `helm test` only, made in the order of these weights. */}}
+{{- define "cadastre.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- end -}}

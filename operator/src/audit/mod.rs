@@ -86,7 +86,7 @@ pub async fn audit(file: &Path, id: Option<&str>) -> Result<Outcome, AuditError>
 }
 
 /// What only one look shows is a change under way.
-async fn look_twice(client: &Client) -> Result<(Outcome, World), AuditError> {
+pub async fn look_twice(client: &Client) -> Result<(Outcome, World), AuditError> {
     let (mut world, mut pods) = look(client).await?;
     let mut findings = compare(&world, pods.as_deref().unwrap_or_default());
     if !findings.is_empty() {

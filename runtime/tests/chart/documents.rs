@@ -70,7 +70,7 @@ struct Permission {
 /// The rules of all roles, as Helm renders them with their comments.
 fn permissions() -> Vec<Permission> {
     let mut all = Vec::new();
-    for template in ["operator-rbac.yaml", "agent-rbac.yaml"] {
+    for template in ["operator-rbac.yaml", "agent-rbac.yaml", "test-rbac.yaml"] {
         let output = render(&Value::Object(serde_json::Map::new()), &["--show-only", &format!("templates/{template}")]);
         let stream = String::from_utf8(output.stdout).unwrap();
         for text in stream.split("\n---\n") {

@@ -22,8 +22,10 @@ fn selects(selector: &Value, labels: &Value) -> bool {
     !wanted.is_empty() && wanted.iter().all(|(key, value)| labels[key] == *value)
 }
 
+/// The only one of this kind that stays: what `helm test` makes does not.
 fn workload(values: &Value, kind: &str) -> Value {
-    let all = of_kind(values, kind);
+    let stays = |object: &Value| object["metadata"]["annotations"]["helm.sh/hook"].is_null();
+    let all: Vec<Value> = of_kind(values, kind).into_iter().filter(stays).collect();
     assert_eq!(all.len(), 1, "{kind}");
     all[0].clone()
 }
