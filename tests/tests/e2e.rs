@@ -9,22 +9,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
-use anyhow::{Context as _, Result, ensure};
-use cadastre_tests::{DUAL_STACK, Lab, NAMESPACE, Program, eventually, held, until};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
-
-/// Pods of the test, on both nodes together.
-const PODS: usize = 6;
-
-fn possible() -> bool {
-    Lab::possible().inspect_err(|reason| eprintln!("skipped: {reason}")).is_ok()
-}
+use anyhow::{Result, ensure};
+use cadastre_tests::{DUAL_STACK, Lab, Program, eventually, held, until};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 
 #[tokio::test]
 async fn a_killed_cluster_leaves_nothing_behind() -> Result<()> {
-    if !possible() {
+    if !Lab::for_tests()? {
         return Ok(());
     }
     // No `Scratch`: the other test looks for those that this process left.
@@ -47,7 +39,7 @@ async fn a_killed_cluster_leaves_nothing_behind() -> Result<()> {
 
 #[tokio::test]
 async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<()> {
-    if !possible() {
+    if !Lab::for_tests()? {
         return Ok(());
     }
     let started = Instant::now();
@@ -56,17 +48,15 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     let started = Instant::now();
     lab.upgrade_chart(DUAL_STACK, &["--wait", "--timeout=100s"]).await?.ok()?;
     lab.nodes_ready().await?;
-    // Helm is content with a DaemonSet of which one pod may be missing.
-    eventually(Duration::from_mins(1), "the release's pods", async || release_ready(&lab).await).await?;
+    lab.release_ready().await?;
     println!("helm install to all ready: {}", seconds(started));
 
     let started = Instant::now();
-    lab.cp.apply(&deployment()).await?.ok()?;
-    let before = running(&lab).await?;
-    println!("{PODS} pods, created to ready: {}", seconds(started));
-    ping_neighbours(&lab, &before).await?;
+    let before = lab.start_pods().await?;
+    println!("{} pods, created to ready: {}", before.len(), seconds(started));
+    lab.ping_neighbours(&before).await?;
     nodes_are_open(&lab).await?;
-    audits_find_nothing(&lab).await?;
+    lab.audits_find_nothing().await?;
     let refused = lab.upgrade_chart("ipam: {mode: kubernetes}", &[]).await?;
     for said in ["runs in mode cluster-pool", "cannot be changed to kubernetes", "2 nodes hold"] {
         assert!(!refused.success() && refused.stderr.contains(said), "{refused:?}");
@@ -86,7 +76,7 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     let first = eventually(Duration::from_mins(1), "the agent", async || attachments(&lab, 0).await).await?;
     assert!(first.values().all(|id| !old.contains(id)), "one of {old:?} is still in {first:?}");
     let holders = async || -> Result<()> {
-        let (pods, held) = (running_now(&lab).await?, attachments(&lab, 0).await?);
+        let (pods, held) = (lab.pods_now().await?, attachments(&lab, 0).await?);
         let here = pods.iter().filter(|pod| pod.node == lab.nodes[0].name()).flat_map(|pod| pod.addresses.clone());
         let (here, held): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (here.collect(), held.into_keys().collect());
         ensure!(here == held, "pods have {here:?}, and the agent holds {held:?}");
@@ -94,122 +84,24 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     };
     eventually(Duration::from_mins(2), "new addresses for the pods of the node that rebooted", holders).await?;
     println!("reboot of a node, until its pods are ready: {}", seconds(started));
-    ping_neighbours(&lab, &running_now(&lab).await?).await?;
+    lab.ping_neighbours(&lab.pods_now().await?).await?;
 
-    let before = addresses(&running_now(&lab).await?);
+    let before = lab.pods_now().await?;
     lab.helm("uninstall", &["--wait", "--cascade=foreground"]).await?.ok()?;
     let conflist = lab.nodes[0].path("/etc/cni/net.d/05-cadastre.conflist")?;
     until("the configuration to be taken back", async || Ok(!conflist.exists())).await?;
-    assert_eq!(addresses(&running_now(&lab).await?), before, "pods run on");
+    assert_eq!(lab.pods_now().await?, before, "pods run on");
     lab.upgrade_chart(DUAL_STACK, &["--wait", "--timeout=100s"]).await?.ok()?;
-    eventually(Duration::from_mins(1), "the release's pods", async || release_ready(&lab).await).await?;
+    lab.release_ready().await?;
     until("the configuration to be there again", async || Ok(conflist.exists())).await?;
-    assert_eq!(addresses(&running_now(&lab).await?), before);
-    audits_find_nothing(&lab).await?;
+    assert_eq!(lab.pods_now().await?, before);
+    lab.audits_find_nothing().await?;
     drop(lab);
     gone(process::id()).await
 }
 
 fn seconds(since: Instant) -> String {
     format!("{:.1} s", since.elapsed().as_secs_f64())
-}
-
-/// A pod of the test that is ready.
-struct Running {
-    name: String,
-    node: String,
-    addresses: Vec<IpAddr>,
-}
-
-fn deployment() -> String {
-    let spread = "{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: try}}}";
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: try}}
-spec:
-  replicas: {PODS}
-  selector: {{matchLabels: {{app: try}}}}
-  template:
-    metadata: {{labels: {{app: try}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      topologySpreadConstraints: [{spread}]
-      containers: [{{name: main, image: {image}, imagePullPolicy: Never}}]
-",
-        image = Lab::pause_image()
-    )
-}
-
-/// Waits until all pods of the test run, each with addresses of its node's blocks that no other has.
-async fn running(lab: &Lab) -> Result<Vec<Running>> {
-    eventually(Duration::from_mins(1), "the pods", async || running_now(lab).await).await
-}
-
-async fn running_now(lab: &Lab) -> Result<Vec<Running>> {
-    let of_test = ListParams::default().labels("app=try");
-    let pods = Api::<Pod>::namespaced(lab.cp.admin().await?, "default").list(&of_test).await?;
-    let pods: Vec<Running> = pods.into_iter().filter(is_ready).map(of).collect::<Result<_>>()?;
-    ensure!(pods.len() == PODS, "{} of {PODS} are ready", pods.len());
-    let blocks = lab.cp.blocks().await?;
-    for pod in &pods {
-        let blocks = blocks.get(&pod.node).with_context(|| format!("{} has no blocks", pod.node))?;
-        ensure!(pod.addresses.len() == 2, "{} has {:?}", pod.name, pod.addresses);
-        for address in &pod.addresses {
-            ensure!(
-                blocks.iter().any(|block| block.contains_addr(*address)),
-                "{address} of {} is not in {blocks:?}",
-                pod.name
-            );
-        }
-    }
-    let all: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
-    ensure!(all.len() == 2 * PODS, "an address is there twice: {all:?}");
-    Ok(pods)
-}
-
-/// Two operators and two agents.
-async fn release_ready(lab: &Lab) -> Result<()> {
-    let of_release = ListParams::default().labels("app.kubernetes.io/instance=cadastre");
-    let pods = Api::<Pod>::namespaced(lab.cp.admin().await?, NAMESPACE).list(&of_release).await?.items;
-    let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-    ensure!((ready, pods.len()) == (4, 4), "{ready} of {} are ready", pods.len());
-    Ok(())
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn of(pod: Pod) -> Result<Running> {
-    let name = pod.name_any();
-    let node = pod.spec.and_then(|spec| spec.node_name).context("on no node")?;
-    let addresses = pod.status.and_then(|status| status.pod_ips).unwrap_or_default();
-    let addresses = addresses.into_iter().map(|address| Ok(address.ip.parse()?)).collect::<Result<_>>()?;
-    Ok(Running { name, node, addresses })
-}
-
-/// On each node, the node and a pod of it ping another pod there and one of the other node, at each address.
-async fn ping_neighbours(lab: &Lab, pods: &[Running]) -> Result<()> {
-    for node in &lab.nodes {
-        let (here, elsewhere): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.node == node.name());
-        let ([from, to, ..], [other, ..]) = (&here[..], &elsewhere[..]) else {
-            anyhow::bail!("{} has no two pods, or the others none", node.name());
-        };
-        for address in to.addresses.iter().chain(&other.addresses) {
-            let address = address.to_string();
-            let ping = ["exec", &from.name, "--", "busybox", "ping", "-c", "1", "-W", "2", &address];
-            until(&format!("a ping of {address} from {}", from.name), async || {
-                Ok(lab.cp.kubectl(&ping).await?.success())
-            })
-            .await?;
-            let ping = ["ping", "-n", "-c", "1", "-W", "2", &address];
-            until(&format!("a ping of {address} from {}", node.name()), async || Ok(node.exec(&ping).await?.success()))
-                .await?;
-        }
-    }
-    Ok(())
 }
 
 /// The addresses that a node's agent holds, by its own word, with their container IDs.
@@ -219,10 +111,6 @@ async fn attachments(lab: &Lab, node: usize) -> Result<BTreeMap<IpAddr, String>>
     held(&serde_json::from_str(&status.run().await?.stdout)?)
 }
 
-fn addresses(pods: &[Running]) -> BTreeMap<String, Vec<IpAddr>> {
-    pods.iter().map(|pod| (pod.name.clone(), pod.addresses.clone())).collect()
-}
-
 /// The operator says of each Node that its network is there.
 async fn nodes_are_open(lab: &Lab) -> Result<()> {
     for node in &lab.nodes {
@@ -230,19 +118,6 @@ async fn nodes_are_open(lab: &Lab) -> Result<()> {
         let says = async || Ok(lab.cp.kubectl(&["get", "node", node.name(), "-o", query]).await?.ok()? == "False");
         until(&format!("{} to be opened", node.name()), says).await?;
     }
-    Ok(())
-}
-
-/// What ledger, nodes, namespaces and Pods say is the same.
-async fn audits_find_nothing(lab: &Lab) -> Result<()> {
-    let agents = ListParams::default().labels("app.kubernetes.io/name=cadastre-agent");
-    for pod in Api::<Pod>::namespaced(lab.cp.admin().await?, NAMESPACE).list(&agents).await? {
-        let audit = ["exec", "-n", NAMESPACE, &pod.name_any(), "--", "/cadastre-agent", "audit"];
-        eventually(Duration::from_secs(30), "the audit of a node", async || lab.cp.kubectl(&audit).await?.ok()).await?;
-    }
-    let settings = lab.cp.settings_file("audit").await?;
-    let audit = Program::ours("cadastre-operator")?.env("KUBECONFIG", lab.cp.kubeconfig_admin()?);
-    audit.args(["audit", "--config"]).arg(settings).run().await?.ok()?;
     Ok(())
 }
 

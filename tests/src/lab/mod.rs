@@ -18,6 +18,7 @@ mod config;
 mod images;
 mod network;
 mod node;
+mod pods;
 mod possible;
 mod reaper;
 
@@ -31,6 +32,7 @@ use anyhow::{Result, anyhow};
 use self::cgroups::Cgroups;
 use self::network::Network;
 pub use self::node::Node;
+pub use self::pods::{Running, is_ready};
 use self::reaper::Reaper;
 use crate::home::SERVICES;
 use crate::{ControlPlane, NAMESPACE, Output, RELEASE, eventually, until};
