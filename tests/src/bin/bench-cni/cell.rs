@@ -10,6 +10,7 @@ use cadastre_tests::quantile;
 
 use crate::call::{Container, Plugin};
 use crate::options::Options;
+use crate::siege;
 use crate::stage::Node;
 use crate::subject::Subject;
 
@@ -96,6 +97,19 @@ pub fn growth(options: &Options, least: &Node, most: &Node) -> Result<f64> {
     // An even number of turns: as they were.
     let medians: Vec<_> = sides.into_iter().map(|(_, took)| Latency::of(took.adds).p50).collect();
     Ok(medians[1] / medians[0])
+}
+
+/// How much longer an ADD of ours takes while others write lines that they never finish, in turns with quiet.
+pub fn besieged(options: &Options, node: &Node) -> Result<f64> {
+    let plugin = Subject::Ours.plugin(node)?;
+    turn(&plugin, 1, 1, options.turn)?;
+    let [mut quiet, mut besieged] = [Took::default(), Took::default()];
+    for _ in 0..options.turns {
+        quiet.extend(turn(&plugin, 1, options.pairs, options.turn)?);
+        let turn = || turn(&plugin, 1, options.pairs, options.turn);
+        besieged.extend(siege::during(&node.socket, turn)?);
+    }
+    Ok(Latency::of(besieged.adds).p50 / Latency::of(quiet.adds).p50)
 }
 
 /// Each caller does so many pairs, or as many as fit into the time, but one.

@@ -5,6 +5,7 @@ use cadastre_tests::{Goal, Spread};
 use crate::cell::{Cell, Latency};
 use crate::options::{FULL_NODE, Options};
 use crate::rest::Rest;
+use crate::siege::WRITERS;
 use crate::subject::Subject;
 use crate::table::Results;
 
@@ -24,6 +25,8 @@ pub fn all(options: &Options, results: &Results) -> Vec<Goal> {
         let what = format!("{most} held, 1 caller: ADD p50 ÷ that with {least}");
         goals.push(goal(what, results.growths.clone(), 1.1));
     }
+    let what = format!("{least} held, 1 caller: ADD p50 beside {WRITERS} half lines ÷ that without");
+    goals.push(goal(what, results.sieges.clone(), 2.0));
     goals.push(goal(format!("{most} held, 8 callers: ADD p99 ÷ floor's"), results.add(most, 8, |add| add.p99), 1.2));
     goals.extend(of_agent(results, FULL_NODE, 12.0));
     if most != FULL_NODE {
@@ -41,8 +44,8 @@ fn of_agent(results: &Results, held: u32, memory: f64) -> Vec<Goal> {
     vec![
         of("anonymous MiB of the agent after the calls", |rest| rest.grown, memory),
         of("anonymous MiB of the agent after a start", |rest| rest.started, memory),
-        // Of 10,000: a look each second at what may have changed outside.
-        of("CPU ms of the agent in 10 s of quiet", |rest| rest.quiet_cpu, 10.0),
+        // Of 30,000: a look each second at what may have changed outside, and one at each namespace.
+        of("CPU ms of the agent in 30 s of quiet", |rest| rest.quiet_cpu, 30.0),
         of("start of the agent until it answers, ms", |rest| rest.start, 100.0),
     ]
 }

@@ -5,6 +5,7 @@
 //! once:            a cluster, one agent for each count of HELD, its addresses filled; the same for host-local's folders
 //! round 1..ROUNDS: count of HELD: 1 and 8 callers: turns of floor, ours, host-local      ADD and DEL, one process a call
 //!                  1 caller, ours alone: turns of the least and the most of HELD
+//!                  the same beside callers that never finish their line, in turns with quiet
 //!                  memory of each agent, CPU of an idle one, restarts of the one that holds most
 //! ```
 //!
@@ -16,6 +17,7 @@ mod fill;
 mod goals;
 mod options;
 mod rest;
+mod siege;
 mod stage;
 mod subject;
 mod table;
@@ -51,6 +53,12 @@ async fn main() -> Result<()> {
                 most.held, least.held
             );
             results.growths.push(growth);
+        }
+        if let Some(node) = stage.measured().next() {
+            let besieged = block_in_place(|| cell::besieged(&options, node))?;
+            let writers = siege::WRITERS;
+            eprintln!("round {round}: ours, 1 caller: {besieged:.3} times as long beside {writers} half lines");
+            results.sieges.push(besieged);
         }
         for rest in block_in_place(|| rest::measure(&options, &stage))? {
             eprintln!("round {round}: {rest}");

@@ -10,8 +10,8 @@ use crate::fill;
 use crate::options::Options;
 use crate::stage::{Node, Stage};
 
-/// How long nothing happens.
-const QUIET: Duration = Duration::from_secs(10);
+/// How long nothing happens: from one reconciliation to the next.
+const QUIET: Duration = Duration::from_secs(30);
 /// Between two tries whether a starting agent answers: what the figure may be too high by.
 const TRY: Duration = Duration::from_micros(200);
 /// No start takes as long.
@@ -28,7 +28,7 @@ pub struct Rest {
     /// Anonymous memory, MiB: after all calls so far, and after a start.
     pub grown: f64,
     pub started: f64,
-    /// In 10 s in which nothing happened, ms; none for agents that were not looked at.
+    /// In 30 s in which nothing happened, ms; none for agents that were not looked at.
     pub quiet_cpu: f64,
     /// From the start of the process until it answers STATUS well, ms: the median of some.
     pub start: f64,
@@ -80,6 +80,6 @@ impl fmt::Display for Rest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { held, grown, started, quiet_cpu, start } = self;
         write!(f, "{held} held: {grown:.1} MiB after the calls, {started:.1} MiB after a start of {start:.1} ms; ")?;
-        write!(f, "{quiet_cpu:.2} ms of CPU in 10 s of quiet")
+        write!(f, "{quiet_cpu:.2} ms of CPU in 30 s of quiet")
     }
 }

@@ -16,6 +16,8 @@ pub struct Results {
     pub cells: Vec<Cell>,
     /// Of each round, if there are two counts of HELD.
     pub growths: Vec<f64>,
+    /// Of each round.
+    pub sieges: Vec<f64>,
     pub rests: Vec<Rest>,
     plugin_kib: f64,
 }
@@ -25,7 +27,7 @@ const VERBS: [Verb; 2] = [("ADD", |cell| &cell.add), ("DEL", |cell| &cell.del)];
 
 impl Results {
     pub fn new(plugin_kib: f64) -> Self {
-        Self { cells: Vec::new(), growths: Vec::new(), rests: Vec::new(), plugin_kib }
+        Self { cells: Vec::new(), growths: Vec::new(), sieges: Vec::new(), rests: Vec::new(), plugin_kib }
     }
 
     /// One figure of one subject, a value for each round.
@@ -93,7 +95,7 @@ fn print_row(of: &[&str; 4], figures: &[&str; 5]) {
 fn print_rests(options: &Options, results: &Results) {
     println!(
         "{:<24}{:<24}{:<24}{:<24}{:<24}",
-        "agent: held", "MiB after calls", "MiB after a start", "CPU ms in 10 s", "start, ms"
+        "agent: held", "MiB after calls", "MiB after a start", "CPU ms in 30 s", "start, ms"
     );
     for held in counts(options) {
         let of = |figure: fn(&Rest) -> f64| {
