@@ -25,7 +25,7 @@ pub fn all(options: &Options, results: &Results) -> Vec<Goal> {
         let what = format!("{most} held, 1 caller: ADD p50 ÷ that with {least}");
         goals.push(goal(what, results.growths.clone(), 1.1));
     }
-    let what = format!("{least} held, 1 caller: ADD p50 beside {WRITERS} half lines ÷ that without");
+    let what = format!("{least} held, 1 caller: ADD p50 beside {WRITERS} half lines ÷ alone");
     goals.push(goal(what, results.sieges.clone(), 2.0));
     goals.push(goal(format!("{most} held, 8 callers: ADD p99 ÷ floor's"), results.add(most, 8, |add| add.p99), 1.2));
     goals.extend(of_agent(results, FULL_NODE, 12.0));
