@@ -45,6 +45,9 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     let started = Instant::now();
     let mut lab = Lab::start().await?;
     println!("nothing to two nodes registered: {}", seconds(started));
+    // As kubelets do with `--register-with-taints`: pods get onto the nodes only once the operator has removed it.
+    let taint = format!("{}=:NoSchedule", cadastre_api::NOT_READY_TAINT);
+    lab.cp.kubectl(&["taint", "node", "--all", &taint]).await?.ok()?;
     let started = Instant::now();
     lab.upgrade_chart(DUAL_STACK, &["--wait", "--timeout=100s"]).await?.ok()?;
     lab.nodes_ready().await?;

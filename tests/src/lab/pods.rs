@@ -96,7 +96,7 @@ impl Lab {
     pub async fn audits_find_nothing(&self) -> Result<()> {
         let agents = ListParams::default().labels("app.kubernetes.io/name=cadastre-agent");
         for pod in Api::<Pod>::namespaced(self.cp.admin().await?, NAMESPACE).list(&agents).await? {
-            let audit = ["exec", "-n", NAMESPACE, &pod.name_any(), "--", "/cadastre-agent", "audit"];
+            let audit = ["exec", "-n", NAMESPACE, &pod.name_any(), "--", "cadastre-agent", "audit"];
             let clean = async || self.cp.kubectl(&audit).await?.ok();
             eventually(Duration::from_secs(30), "the audit of a node", clean).await?;
         }
