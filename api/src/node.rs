@@ -116,7 +116,8 @@ pub struct NodeIpam {
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub allocated: Vec<AllocatedBlock>,
-    /// The same CIDRs, for people and tools that know `CiliumNode`.
+    /// Those of them that lead here, for the routes of other nodes, and for people and tools that know `CiliumNode`: all but
+    /// what another node has too, and the ledger does not know as this one's.
     #[serde(default, rename = "podCIDRs")]
     #[schemars(with = "Vec<BlockSchema>", length(max = 256))]
     pub pod_cidrs: Vec<Cidr>,

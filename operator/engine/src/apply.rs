@@ -131,10 +131,16 @@ impl Engine {
                 blocks
             }
         };
+        let mut pod_cidrs: Vec<_> = allocated.iter().map(|block| block.cidr).collect();
         if self.is_live() {
-            allocated.extend(self.contested_of(name));
+            // Other nodes send packets for the podCIDRs here: not for what only this node's agent says is its own.
+            let contested = self.contested_of(name);
+            let own = |cidr: &Cidr| self.ledger.of(name, &rec.seen.uid).any(|(place, _)| place.block == *cidr);
+            pod_cidrs.extend(contested.iter().map(|block| block.cidr).filter(own));
+            allocated.extend(contested);
+        } else if let Some(published) = self.published_of(name) {
+            pod_cidrs.clone_from(&published.spec.ipam.pod_cidrs);
         }
-        let pod_cidrs = allocated.iter().map(|block| block.cidr).collect();
         let (node_uid, addresses) = (rec.seen.uid.clone(), self.addresses(rec));
         Some(IPAMNodeSpec { mode, node_uid, addresses, ipam: NodeIpam { allocated, pod_cidrs } })
     }

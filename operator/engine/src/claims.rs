@@ -13,12 +13,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cadastre_api::{AllocatedBlock, BlockEntry, BlockState, DEFAULT_POOL, condition_type, reason};
+use cadastre_api::{AllocatedBlock, BlockEntry, BlockState, DEFAULT_POOL, Mode, condition_type, reason};
 use cadastre_core::{Cidr, CidrMap};
 use uuid::Uuid;
 
 use crate::effect::{Note, Regarding};
-use crate::engine::Engine;
+use crate::engine::{Engine, Stage};
 use crate::ledger::{PageId, Place};
 use crate::page::{Change, PageKey};
 use crate::record::some_names;
@@ -60,8 +60,8 @@ impl Claims {
         self.by_cidr.overlapping(cidr).next().is_some()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Cidr> {
-        self.of.values().flatten()
+    fn of(&self, name: &str) -> impl Iterator<Item = &Cidr> {
+        self.of.get(name).into_iter().flatten()
     }
 }
 
@@ -70,10 +70,12 @@ pub(crate) type Contested = BTreeMap<Cidr, BTreeSet<String>>;
 
 impl Engine {
     /// What the `IPAMNode` of this very Node says it may use, and what its agent says it holds, but for what the agent
-    /// promised away.
+    /// promised away. An agent's word is worth a block of a pool, or a part of one: no agent was ever given more, and what is
+    /// said of other addresses is nobody's to say.
     pub(crate) fn claims_of(&self, name: &str) -> Vec<AllocatedBlock> {
         let Some(published) = self.published_of(name) else { return Vec::new() };
-        let held = published.held.iter().flatten().map(|held| AllocatedBlock {
+        let held = published.held.iter().flatten().filter(|held| self.may_be_held(&held.cidr));
+        let held = held.map(|held| AllocatedBlock {
             pool: DEFAULT_POOL.to_owned(),
             family: held.cidr.family(),
             cidr: held.cidr,
@@ -84,6 +86,12 @@ impl Engine {
         let claims = claims.filter(|claim| !published.promised(&claim.cidr, claim.grant));
         let by_block: BTreeMap<(Cidr, Uuid), _> = claims.map(|claim| ((claim.cidr, claim.grant), claim)).collect();
         by_block.into_values().collect()
+    }
+
+    /// Before the pools are known, anything may.
+    fn may_be_held(&self, cidr: &Cidr) -> bool {
+        matches!(self.stage, Stage::Starting)
+            || self.find_block(cidr).is_some_and(|(.., mask)| cidr.prefix_len() >= mask)
     }
 
     /// Takes note of what a node claims: nothing, if it is gone. What the ledger does not know of is kept from others at
@@ -98,9 +106,14 @@ impl Engine {
 
     /// CIDRs were admitted: what is claimed of them is kept from others.
     pub(crate) fn keep_claimed(&mut self) {
-        let claimed: Vec<_> = self.claims.all().copied().collect();
-        for cidr in claimed {
-            self.keep_or_free(&cidr);
+        let names = self.nodes.keys().filter(|_| self.mode() != Some(Mode::Kubernetes));
+        for name in names.cloned().collect::<Vec<_>>() {
+            self.note_claims(&name);
+            let claimed: Vec<_> = self.claims.of(&name).copied().collect();
+            for cidr in claimed {
+                self.keep_or_free(&cidr);
+                self.dirty.insert(name.clone());
+            }
         }
     }
 

@@ -72,16 +72,18 @@ impl Simulation {
         }
     }
 
-    /// A touched block that nobody has any more in any way is like any other.
+    /// A touched block that none of its parties has any more in any way is like any other: one write may free it and give it
+    /// to somebody else.
     fn lift(&mut self) {
         let (store, machines) = (&self.store, &self.machines);
-        let listed = |cidr: &Cidr| {
-            let nodes = store.ipam_nodes.values().flat_map(|node| &node.spec.ipam.allocated);
-            let entries = store.pages.values().flat_map(|page| &page.spec.entries);
-            nodes.into_iter().any(|block| block.cidr == *cidr) || entries.into_iter().any(|entry| entry.block == *cidr)
-        };
-        let used = |cidr: &Cidr| machines.values().any(|machine| machine.in_use().any(|used| used == cidr));
-        self.touched.retain(|cidr, _| used(cidr) || listed(cidr));
+        self.touched.retain(|cidr, parties| {
+            let mut nodes = store.ipam_nodes.iter().filter(|(name, _)| parties.contains(*name));
+            let mut entries = store.pages.values().flat_map(|page| &page.spec.entries);
+            let mut parties_machines = machines.values().filter(|machine| parties.contains(&machine.node));
+            nodes.any(|(_, node)| node.spec.ipam.allocated.iter().any(|block| block.cidr == *cidr))
+                || entries.any(|entry| entry.block == *cidr && parties.contains(&entry.node))
+                || parties_machines.any(|machine| machine.in_use().any(|used| used == cidr))
+        });
     }
 
     fn check_pods(&self) {

@@ -8,6 +8,7 @@
 
 mod broken;
 mod check;
+mod liar;
 mod machine;
 mod scenario;
 mod store;
