@@ -17,6 +17,9 @@ use tokio::time::{sleep, timeout};
 /// At once. kubelet, a few Prometheus and people need a handful.
 const AT_ONCE: usize = 128;
 
+/// What is kept of one request: far more than any of them has.
+const REQUEST: usize = 16 * 1024;
+
 /// From connecting to the end of the answer: Prometheus waits for 10 s, unless told otherwise.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -47,7 +50,8 @@ pub async fn answer(listener: TcpListener, routes: Router) {
 
 async fn serve(stream: TcpStream, routes: Router, longest: Duration) {
     let service = TowerToHyperService::new(routes);
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let mut http = http1::Builder::new();
+    let connection = http.keep_alive(false).max_buf_size(REQUEST).serve_connection(TokioIo::new(stream), service);
     match timeout(longest, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a request for metrics or health was not answered"),

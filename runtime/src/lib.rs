@@ -33,7 +33,7 @@ pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
 pub use pod_seen::PodSeen;
 pub use readiness::Readiness;
-pub use server::{ServeError, Server, listen_addr, serve};
+pub use server::{ServeError, Server, bind, listen_addr, serve};
 pub use settings::{
     AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, InterfacePlugin, KubernetesSettings,
     LogFormat, LogSettings, ModeSettings, OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,

@@ -81,8 +81,11 @@ pub async fn serve(
     Ok(Server { addr, task })
 }
 
-/// `[::]` takes both families; on a machine without IPv6 it means `0.0.0.0`.
-async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+/// Listens. `[::]` takes both families; on a machine without IPv6 it means `0.0.0.0`.
+///
+/// # Errors
+/// The kernel's, if the address cannot be had.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(listen).await {
         Err(error) if listen.ip().is_unspecified() && listen.is_ipv6() && lacks_ipv6(&error) => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, listen.port())).await

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cadastre_runtime::{Shutdown, with_causes};
+use cadastre_runtime::{Shutdown, bind, with_causes};
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ const TOGETHER: usize = 16;
 /// Serves until it is told to stop.
 pub async fn answer(node: String) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).await?;
+    let listener = bind((Ipv6Addr::UNSPECIFIED, PORT).into()).await?;
     tokio::select! {
         () = serve(listener, node.into()) => Ok(()),
         () = shutdown.requested() => Ok(()),

@@ -15,10 +15,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use cadastre_runtime::with_causes;
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{self, AuditError, Outcome};
+use crate::audit::{self, Outcome};
 use crate::onlooker::{LookError, connect};
 pub use pods::DaemonSetName;
 use reach::Reached;
@@ -52,8 +53,6 @@ pub enum TrialError {
     Look(#[from] LookError),
     #[error("the pods of the test cannot be looked at: see whether its account may read DaemonSet and Pods")]
     Pods(#[from] kube::Error),
-    #[error(transparent)]
-    Audit(#[from] AuditError),
 }
 
 /// What was seen.
@@ -64,16 +63,15 @@ pub struct Trial {
     /// Those whose pod has no address, and why.
     without: Vec<(String, String)>,
     reached: Reached,
-    audit: Outcome,
+    /// Or why there is none.
+    audit: Result<Outcome, String>,
 }
 
 impl Trial {
     pub fn is_good(&self) -> bool {
         let Self { nodes, without, reached, audit } = self;
-        nodes.is_some_and(|nodes| nodes > 0)
-            && without.is_empty()
-            && reached.failed.is_empty()
-            && audit.findings.is_empty()
+        let clean = audit.as_ref().is_ok_and(|audit| audit.findings.is_empty() && audit.trouble.is_none());
+        nodes.is_some_and(|nodes| nodes > 0) && without.is_empty() && reached.failed.is_empty() && clean
     }
 }
 
@@ -86,6 +84,6 @@ pub async fn trial(file: &Path, daemon_set: &DaemonSetName) -> Result<Trial, Tri
 async fn run(client: Client, daemon_set: &DaemonSetName) -> Result<Trial, TrialError> {
     let pods = pods::with_addresses(&client, daemon_set).await?;
     let reached = reach::all(&pods.running).await;
-    let audit = audit::look_twice(&client).await?.0;
+    let audit = audit::look_twice(&client).await.map(|(audit, _)| audit).map_err(|error| with_causes(&error));
     Ok(Trial { nodes: pods.nodes, without: pods.without, reached, audit })
 }

@@ -85,6 +85,11 @@ fn selector(daemon_set: &DaemonSet) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// Those with addresses, by node, and those without.
 fn sort(nodes: Option<usize>, found: &[Pod]) -> Pods {
     let (mut running, mut without) = (Vec::new(), Vec::new());
@@ -95,10 +100,11 @@ fn sort(nodes: Option<usize>, found: &[Pod]) -> Pods {
         let addresses: Vec<IpAddr> = addresses.filter_map(|address| address.ip.parse().ok()).collect();
         let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
         match node {
-            Some(node) if phase == "Running" && !addresses.is_empty() => running.push(TestPod { node, addresses }),
+            // One that crashes again and again is Running, too.
+            Some(node) if is_ready(pod) && !addresses.is_empty() => running.push(TestPod { node, addresses }),
             node => {
                 let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-                let why = format!("its pod is {phase}: see kubectl -n {namespace} describe pod {name}");
+                let why = format!("its pod is {phase} and not ready: see kubectl -n {namespace} describe pod {name}");
                 without.push((node.unwrap_or_else(|| "no node".to_owned()), why));
             }
         }
@@ -115,11 +121,12 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, node: Option<&str>, phase: &str, addresses: &[&str]) -> Pod {
+        let ready = if phase == "Running" { "True" } else { "False" };
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
         serde_json::from_value(json!({
             "metadata": {"namespace": "x", "name": name},
             "spec": {"nodeName": node, "containers": []},
-            "status": {"phase": phase, "podIPs": ips},
+            "status": {"phase": phase, "podIPs": ips, "conditions": [{"type": "Ready", "status": ready}]},
         }))
         .unwrap()
     }
@@ -138,7 +145,7 @@ mod tests {
             (Some(4), vec!["n1", "n2"])
         );
         assert_eq!(running[1].addresses.len(), 2);
-        let remedy = "its pod is Pending: see kubectl -n x describe pod c".to_owned();
+        let remedy = "its pod is Pending and not ready: see kubectl -n x describe pod c".to_owned();
         assert_eq!(without.iter().find(|(node, _)| node == "n3"), Some(&("n3".to_owned(), remedy)));
         assert_eq!(without.len(), 2);
     }

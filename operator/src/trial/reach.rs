@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answer::ask;
 use super::pods::TestPod;
@@ -17,10 +17,12 @@ const OTHERS: usize = 16;
 /// Pods that are asked at once.
 const AT_ONCE: usize = 32;
 /// Nodes that came just now get their routes within seconds.
-const TRIES: usize = 5;
+const TRIES: usize = 4;
 const BETWEEN: Duration = Duration::from_secs(2);
-/// Longer than a pod takes to try its 16.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than a pod takes to try its 16, all at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For everything: `helm test` gives up after 5 minutes, of which the pods may take 2.
+const IN_ALL: Duration = Duration::from_secs(100);
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -48,9 +50,9 @@ struct Task {
 
 /// Tries every way, the failed ones again.
 pub(super) async fn all(pods: &[TestPod]) -> Reached {
-    let tasks = tasks(pods);
+    let (tasks, end) = (tasks(pods), Instant::now() + IN_ALL);
     let ways = tasks.iter().map(|task| 1 + task.others.len()).sum();
-    let failed = stream::iter(tasks).map(tried).buffer_unordered(AT_ONCE).concat().await;
+    let failed = stream::iter(tasks).map(|task| tried(task, end)).buffer_unordered(AT_ONCE).concat().await;
     Reached { ways, failed }
 }
 
@@ -67,11 +69,14 @@ fn tasks(pods: &[TestPod]) -> Vec<Task> {
     places.flat_map(|(place, pod)| pod.addresses.iter().map(move |address| (place, *address))).map(task).collect()
 }
 
-async fn tried(task: Task) -> Vec<Failed> {
-    let mut failed = Vec::new();
+async fn tried(task: Task, end: Instant) -> Vec<Failed> {
+    let mut failed = judge(&task, Err(format!("not tried within {} s", IN_ALL.as_secs())));
     for attempt in 0..TRIES {
         if attempt > 0 {
             sleep(BETWEEN).await;
+        }
+        if Instant::now() >= end {
+            break;
         }
         let reach = Ask { reach: task.others.keys().copied().collect() };
         failed = judge(&task, ask(task.address, &reach, PATIENCE).await);
@@ -83,10 +88,17 @@ async fn tried(task: Task) -> Vec<Failed> {
 }
 
 fn judge(task: &Task, answer: Result<Answer, String>) -> Vec<Failed> {
-    let from_here = |why| Failed { from: "here".to_owned(), to: task.node.clone(), address: task.address, why };
+    let not_from_there = |why: String| {
+        let here = Failed { from: "here".to_owned(), to: task.node.clone(), address: task.address, why };
+        let untried = task.others.iter().map(|(address, node)| {
+            let why = "nothing could be asked of it".to_owned();
+            Failed { from: task.node.clone(), to: node.clone(), address: *address, why }
+        });
+        [here].into_iter().chain(untried).collect()
+    };
     let answer = match answer {
-        Err(why) => return vec![from_here(why)],
-        Ok(answer) if answer.node != task.node => return vec![from_here(format!("{} answers", answer.node))],
+        Err(why) => return not_from_there(why),
+        Ok(answer) if answer.node != task.node => return not_from_there(format!("{} answers", answer.node)),
         Ok(answer) => answer,
     };
     let said: BTreeMap<_, _> = answer.reached.into_iter().collect();
@@ -136,8 +148,9 @@ mod tests {
             judge(task, answer).into_iter().map(|failed| (failed.from, failed.to, failed.why)).collect::<Vec<_>>()
         };
         let said = |from: &str, to: &str, why: &str| vec![(from.to_owned(), to.to_owned(), why.to_owned())];
-        assert_eq!(why(Err("refused".into())), said("here", "n00", "refused"));
-        assert_eq!(why(answer("n07", vec![])), said("here", "n00", "n07 answers"));
+        let untried = said("n00", "n01", "nothing could be asked of it");
+        assert_eq!(why(Err("refused".into())), [said("here", "n00", "refused"), untried.clone()].concat());
+        assert_eq!(why(answer("n07", vec![])), [said("here", "n00", "n07 answers"), untried].concat());
         assert_eq!(why(answer("n00", vec![(other, Ok("n00".into()))])), said("n00", "n01", "n00 answers"));
         assert_eq!(why(answer("n00", vec![(other, Err("timed out".into()))])), said("n00", "n01", "timed out"));
         assert_eq!(why(answer("n00", vec![])), said("n00", "n01", "it was not tried"));

@@ -35,6 +35,9 @@ impl fmt::Display for Trial {
                 writeln!(f, "{with} of {nodes} nodes have a pod; {through} of {} connections", reached.ways)?;
             }
         }
-        write!(f, "{audit}")
+        match audit {
+            Ok(audit) => write!(f, "{audit}"),
+            Err(why) => writeln!(f, "no audit: {why}"),
+        }
     }
 }
