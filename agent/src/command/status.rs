@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
-use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
+use cadastre_messages::report::{Address, Assignment, ClusterHealth, Part, Pool, Reconciled, Report, Tombstones};
 use cadastre_messages::{Call, Reply};
 
 use super::{AskError, ask_in_time, duration, garbled, paint};
@@ -29,8 +29,10 @@ pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<
     } else {
         write!(out, "{}", render(&report, all_addresses, paint()))?;
     }
-    let Report { kubernetes, ipam, journal, cni, routes, .. } = &report;
-    Ok([kubernetes, ipam, journal].into_iter().chain(cni).chain(routes).all(|part| part.ok))
+    let Report { kubernetes, ipam, journal, cni, routes, cluster_health, .. } = &report;
+    // Nodes that do not answer are no failure of this one.
+    let endpoint = cluster_health.as_ref().is_none_or(|health| health.trouble.is_none());
+    Ok(endpoint && [kubernetes, ipam, journal].into_iter().chain(cni).chain(routes).all(|part| part.ok))
 }
 
 fn ask(socket: &Path) -> Result<Report, AskError> {
@@ -51,7 +53,7 @@ fn failed(message: &str, paint: bool) -> String {
 
 /// The report in lines.
 fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
-    let Report { kubernetes, ipam, mode, journal, cni, routes, pools, addresses, .. } = report;
+    let Report { kubernetes, ipam, mode, journal, cni, routes, cluster_health, pools, addresses, .. } = report;
     let of_blocks: Vec<&Pool> = pools.iter().filter(|pool| !pool.pool.starts_with(OF_A_NETWORK)).collect();
     let mut lines = vec![line("Kubernetes", &part(kubernetes, paint))];
     let named = names_pools(pools);
@@ -67,11 +69,30 @@ fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
     }
     lines.extend(cni.as_ref().map(|cni| line("CNI", &part(cni, paint))));
     lines.extend(routes.as_ref().map(|routes| line("Routes", &part(routes, paint))));
+    lines.extend(cluster_health.iter().flat_map(|health| reachability(health, paint)));
     let mut text = lines.join("\n") + "\n";
     if all_addresses {
         text.push_str(&all(addresses, named));
     }
     text + &details(report)
+}
+
+/// Counts, and the nodes that do not answer, as people know it of Cilium.
+fn reachability(health: &ClusterHealth, paint: bool) -> Vec<String> {
+    const NAME: &str = "Cluster health:  ";
+    let ClusterHealth { trouble, reachable, probed, seconds, nodes } = health;
+    let first = match (trouble, seconds) {
+        (Some(trouble), _) => failed(trouble, paint),
+        (None, None) => "not probed yet".to_owned(),
+        (None, Some(seconds)) => format!("{reachable}/{probed} reachable   ({} ago)", duration(*seconds)),
+    };
+    let lost: Vec<_> = nodes.iter().filter(|node| node.reachable == Some(false)).collect();
+    let width = lost.iter().map(|node| node.node.len()).max().unwrap_or_default();
+    let lost = lost.iter().map(|node| {
+        let why = node.reason.as_deref().unwrap_or("no answer");
+        format!("  {:<width$}  {why}", node.node)
+    });
+    std::iter::once(format!("{NAME}{first}")).chain(lost).collect()
 }
 
 fn all(addresses: &[Address], named: bool) -> String {
@@ -195,6 +216,7 @@ mod tests {
             journal: well("100 bytes"),
             cni: Some(well("/opt/cni/bin/cadastre installed")),
             routes: Some(well("2 to 2 nodes")),
+            cluster_health: None,
             heard: Some(2),
             assignment: Some(Assignment { generation: 3, seconds: Some(240), problems: vec![] }),
             reconciled: Some(Reconciled { seconds: 12, suspects: 1, freed: 0 }),
@@ -280,5 +302,38 @@ Pools:
         assert!(
             render(&broken, false, true).contains("IPAM:        \x1b[1;31mFailed\x1b[0m    two modes: set it back\n")
         );
+    }
+
+    #[test]
+    fn nodes_that_do_not_answer_are_named() {
+        let node = |node: &str, reachable, reason: Option<&str>| cadastre_messages::report::NodeHealth {
+            node: node.into(),
+            addresses: vec![],
+            reachable,
+            microseconds: None,
+            reason: reason.map(Into::into),
+        };
+        let mut health = ClusterHealth { reachable: 2, probed: 2, seconds: Some(12), ..ClusterHealth::default() };
+        assert_eq!(reachability(&health, false), ["Cluster health:  2/2 reachable   (12 s ago)"]);
+        health.nodes = vec![
+            node("n1", Some(true), Some("10.0.1.5: no answer in 3 s")),
+            node("worker-2", Some(false), Some("10.0.2.5: no answer in 3 s")),
+            node("n3", Some(false), Some("fd00::305: No route to host (os error 113)")),
+        ];
+        (health.reachable, health.probed) = (1, 3);
+        assert_eq!(
+            reachability(&health, false),
+            [
+                "Cluster health:  1/3 reachable   (12 s ago)",
+                "  worker-2  10.0.2.5: no answer in 3 s",
+                "  n3        fd00::305: No route to host (os error 113)",
+            ]
+        );
+        health.seconds = None;
+        assert_eq!(reachability(&health, false)[0], "Cluster health:  not probed yet");
+        health.trouble = Some("ptp says: full".into());
+        assert_eq!(reachability(&health, false)[0], "Cluster health:  Failed    ptp says: full");
+        let told = Report { cluster_health: Some(health), ..report() };
+        assert!(render(&told, false, false).contains("nodes\nCluster health:  Failed    ptp says: full\n  worker-2"));
     }
 }
