@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
-use cadastre_messages::report::{Address, Assignment, ClusterHealth, Part, Pool, Reconciled, Report, Tombstones};
+use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
 use cadastre_messages::{Call, Reply};
 
-use super::{AskError, ask_in_time, duration, garbled, paint};
+use super::reachability::reachability;
+use super::{AskError, ask_in_time, duration, failed, garbled, paint};
 
 /// How the pools of networks that bring their own ranges are called.
 const OF_A_NETWORK: &str = "local/";
@@ -46,11 +47,6 @@ fn line(name: &str, what: &str) -> String {
     format!("{:<13}{what}", format!("{name}:"))
 }
 
-fn failed(message: &str, paint: bool) -> String {
-    let word = if paint { "\x1b[1;31mFailed\x1b[0m" } else { "Failed" };
-    format!("{word}    {message}")
-}
-
 /// The report in lines.
 fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
     let Report { kubernetes, ipam, mode, journal, cni, routes, cluster_health, pools, addresses, .. } = report;
@@ -75,24 +71,6 @@ fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
         text.push_str(&all(addresses, named));
     }
     text + &details(report)
-}
-
-/// Counts, and the nodes that do not answer, as people know it of Cilium.
-fn reachability(health: &ClusterHealth, paint: bool) -> Vec<String> {
-    const NAME: &str = "Cluster health:  ";
-    let ClusterHealth { trouble, reachable, probed, seconds, nodes } = health;
-    let first = match (trouble, seconds) {
-        (Some(trouble), _) => failed(trouble, paint),
-        (None, None) => "not probed yet".to_owned(),
-        (None, Some(seconds)) => format!("{reachable}/{probed} reachable   ({} ago)", duration(*seconds)),
-    };
-    let lost: Vec<_> = nodes.iter().filter(|node| node.reachable == Some(false)).collect();
-    let width = lost.iter().map(|node| node.node.len()).max().unwrap_or_default();
-    let lost = lost.iter().map(|node| {
-        let why = node.reason.as_deref().unwrap_or("no answer");
-        format!("  {:<width$}  {why}", node.node)
-    });
-    std::iter::once(format!("{NAME}{first}")).chain(lost).collect()
 }
 
 fn all(addresses: &[Address], named: bool) -> String {
@@ -178,6 +156,8 @@ fn one_pool(pool: &Pool, named: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cadastre_messages::report::ClusterHealth;
+
     use super::*;
 
     fn address(address: &str, owner: &str, state: &str) -> Address {
@@ -305,35 +285,9 @@ Pools:
     }
 
     #[test]
-    fn nodes_that_do_not_answer_are_named() {
-        let node = |node: &str, reachable, reason: Option<&str>| cadastre_messages::report::NodeHealth {
-            node: node.into(),
-            addresses: vec![],
-            reachable,
-            microseconds: None,
-            reason: reason.map(Into::into),
-        };
-        let mut health = ClusterHealth { reachable: 2, probed: 2, seconds: Some(12), ..ClusterHealth::default() };
-        assert_eq!(reachability(&health, false), ["Cluster health:  2/2 reachable   (12 s ago)"]);
-        health.nodes = vec![
-            node("n1", Some(true), Some("10.0.1.5: no answer in 3 s")),
-            node("worker-2", Some(false), Some("10.0.2.5: no answer in 3 s")),
-            node("n3", Some(false), Some("fd00::305: No route to host (os error 113)")),
-        ];
-        (health.reachable, health.probed) = (1, 3);
-        assert_eq!(
-            reachability(&health, false),
-            [
-                "Cluster health:  1/3 reachable   (12 s ago)",
-                "  worker-2  10.0.2.5: no answer in 3 s",
-                "  n3        fd00::305: No route to host (os error 113)",
-            ]
-        );
-        health.seconds = None;
-        assert_eq!(reachability(&health, false)[0], "Cluster health:  not probed yet");
-        health.trouble = Some("ptp says: full".into());
-        assert_eq!(reachability(&health, false)[0], "Cluster health:  Failed    ptp says: full");
+    fn the_health_of_the_cluster_has_its_lines() {
+        let health = ClusterHealth { trouble: Some("ptp says: full".into()), ..ClusterHealth::default() };
         let told = Report { cluster_health: Some(health), ..report() };
-        assert!(render(&told, false, false).contains("nodes\nCluster health:  Failed    ptp says: full\n  worker-2"));
+        assert!(render(&told, false, false).contains("nodes\nCluster health:  Failed    ptp says: full\nPools:"));
     }
 }

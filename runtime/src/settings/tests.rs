@@ -335,6 +335,7 @@ fn nothing_written_is_cilium_s_cluster_pool() {
                     }),
                     routes: true,
                 },
+                health: Some(super::HealthSettings { port: 4240 }),
                 api_server: None,
                 log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
                 warnings: vec![],

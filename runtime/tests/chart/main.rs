@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod documents;
+mod health;
 mod helm;
 mod monitoring;
 
@@ -240,32 +241,6 @@ fn the_agent_may_do_on_its_node_what_the_values_ask_for() {
     assert_eq!(of(json!({ "cni": { "install": false }, "autoDirectNodeRoutes": true })), routes);
     let own = json!({ "agent": { "securityContext": { "privileged": true, "capabilities": null } } });
     assert_eq!(of(own).1, json!(["DAC_OVERRIDE", "NET_ADMIN"]));
-}
-
-#[test]
-fn app_armor_is_left_out_only_for_a_health_endpoint_of_ipv6() {
-    let kubernetes = json!({ "ipam": { "mode": "kubernetes" }, "k8s": { "requireIPv6PodCIDR": true } });
-    let off = json!({ "ipv6": { "enabled": true }, "healthEndpoint": { "enabled": false } });
-    let custom = json!({ "ipv6": { "enabled": true }, "cni": { "customConf": true } });
-    let ipv4 = json!({ "k8s": { "requireIPv6PodCIDR": true } });
-    let cases = [
-        (json!({}), false),
-        (json!({ "ipv6": { "enabled": true } }), true),
-        (kubernetes, true),
-        (off, false),
-        (custom, false),
-        (ipv4, false),
-    ];
-    for (values, expected) in cases {
-        let settings = Settings::from_yaml(&settings_file(&values)).unwrap();
-        assert_eq!(settings.health.is_some() && settings.families.len() == 2, expected, "{values}");
-        let pod = objects(&values, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
-        let unconfined = pod["securityContext"]["appArmorProfile"] == json!({ "type": "Unconfined" });
-        assert_eq!(unconfined, expected, "{values}");
-    }
-    let own = json!({ "ipv6": { "enabled": true }, "agent": { "podSecurityContext": { "appArmorProfile": { "type": "RuntimeDefault" } } } });
-    let pod = objects(&own, "agent.yaml")[0]["spec"]["template"]["spec"].clone();
-    assert_eq!(pod["securityContext"]["appArmorProfile"]["type"], "RuntimeDefault");
 }
 
 #[test]
