@@ -86,14 +86,15 @@ write a CNI configuration, whether they make routes, whether they have a health 
 {{- $writes := and $install (ne (toString $cni.customConf) "true") -}}
 {{- $routes := kindIs "bool" .Values.autoDirectNodeRoutes | ternary .Values.autoDirectNodeRoutes $writes -}}
 {{- $health := and $writes (ne (toString (.Values.healthEndpoint | default dict).enabled) "false") -}}
-{{- $required := ternary (.Values.k8s | default dict).requireIPv6PodCIDR false (eq (toString (.Values.ipam | default dict).mode) "kubernetes") -}}
-{{- $ipv6 := or (.Values.ipv6 | default dict).enabled $required -}}
+{{- $kubernetes := eq (toString (.Values.ipam | default dict).mode) "kubernetes" -}}
+{{- $required := and $kubernetes (eq (toString (.Values.k8s | default dict).requireIPv6PodCIDR) "true") -}}
+{{- $ipv6 := or $required (eq (toString (.Values.ipv6 | default dict).enabled) "true") -}}
 {{- dict
   "install" $install
   "writes" $writes
   "routes" $routes
   "health" $health
-  "healthIPv6" (and $health $ipv6 | ternary true false)
+  "healthIPv6" (and $health $ipv6)
   "confPath" ($cni.confPath | default "/etc/cni/net.d")
   "binPath" ($cni.binPath | default "/opt/cni/bin")
   | toJson -}}

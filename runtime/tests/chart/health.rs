@@ -14,6 +14,7 @@ fn app_armor_is_left_out_only_for_a_health_endpoint_of_ipv6() {
     let ipv4 = json!({ "k8s": { "requireIPv6PodCIDR": true } });
     let cases = [
         (json!({}), false),
+        (json!({ "ipam": { "mode": "kubernetes" }, "k8s": null }), false),
         (json!({ "ipv6": { "enabled": true } }), true),
         (kubernetes, true),
         (off, false),
