@@ -18,7 +18,7 @@ use crate::record::BlockState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    /// Numbers that people look at.
+    /// What people look at.
     Usage,
     /// What the operator acts on, and whether pods are served.
     News,
@@ -122,8 +122,13 @@ pub fn change(old: &IPAMNodeStatus, new: &IPAMNodeStatus) -> Change {
         let acted_on = |ipam: &NodeIpamStatus| (ipam.held.clone(), ipam.releasable.clone(), short(ipam));
         ipam.as_ref().map(acted_on)
     };
+    // When the network between the nodes breaks, all of them have something to say of each other, to all of them: that can wait.
+    let urgent = |conditions: &[Condition]| {
+        let urgent = conditions.iter().filter(|condition| condition.type_ != condition_type::NODES_REACHABLE);
+        urgent.cloned().collect::<Vec<_>>()
+    };
     let same = (health, health_endpoint) == (&old.health, &old.health_endpoint)
-        && (observed_generation, conditions) == (&old.observed_generation, &old.conditions)
+        && (observed_generation, urgent(conditions)) == (&old.observed_generation, urgent(&old.conditions))
         && acted_on(ipam) == acted_on(&old.ipam);
     if same { Change::Usage } else { Change::News }
 }
@@ -159,7 +164,8 @@ mod tests {
         assert_eq!((first.health_endpoint.as_ref().unwrap().port, first.conditions.len()), (4240, 1));
         let reached = told(&outlook(&pools), Some(&said(own.clone(), Some(true))), &first);
         assert_eq!(reached.conditions[1].type_, "NodesReachable");
-        assert_eq!(change(&first, &reached), Change::News);
+        assert_eq!(change(&first, &reached), Change::Usage);
+        assert_eq!(change(&IPAMNodeStatus::default(), &first), Change::News);
         assert_eq!(told(&outlook(&pools), Some(&said(State::Starting, None)), &reached), reached);
         assert_eq!(told(&outlook(&pools), Some(&said(own, None)), &reached), reached, "until it was looked at again");
         let failed = told(&outlook(&pools), Some(&said(State::Without, Some(false))), &reached);
