@@ -6,6 +6,7 @@
 //! tombstones ──┤             survey  what lives on the node, if the journal cannot say it
 //! API server ◀─┴─ kube                    assignment in; status, Events and reconciliation out
 //!                 node                    the plugin and its configuration, routes to other nodes
+//!                 health                  an endpoint like a pod's, and which nodes' are reached from it
 //! command ── audit                        what people ask: an independent look at the addresses of the node
 //! ```
 
@@ -14,6 +15,7 @@ pub mod boot_time;
 pub mod command;
 pub mod desk;
 pub mod explain;
+pub mod health;
 pub mod journal;
 pub mod kube;
 pub mod lock;

@@ -58,6 +58,9 @@ enum Command {
         /// Seconds between two searches for addresses of pods that are gone.
         #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
         reconcile_seconds: f64,
+        /// Seconds between two rounds of probes of other nodes.
+        #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_HEALTH_SECONDS")]
+        health_seconds: f64,
     },
     /// Say how the agent of this node is, and who has which address.
     Status {
@@ -124,9 +127,12 @@ fn main() -> ExitCode {
             sysctl_dir,
             daemon_set,
             reconcile_seconds,
+            health_seconds,
         } => {
-            let every = Duration::try_from_secs_f64(reconcile_seconds.max(0.1)).context("--reconcile-seconds");
-            every.and_then(|reconcile_every| {
+            let every = |seconds: f64, flag| Duration::try_from_secs_f64(seconds.max(0.1)).context(flag);
+            let reconcile = every(reconcile_seconds, "--reconcile-seconds");
+            let both = reconcile.and_then(|reconcile| Ok((reconcile, every(health_seconds, "--health-seconds")?)));
+            both.and_then(|(reconcile_every, health_every)| {
                 block_on(Options {
                     config,
                     node_name,
@@ -139,6 +145,7 @@ fn main() -> ExitCode {
                     sysctl_dir,
                     daemon_set,
                     reconcile_every,
+                    health_every,
                 })
             })
         }

@@ -70,6 +70,10 @@ pub struct Metrics {
     pub setup_failed: Gauge,
     pub routes: Gauge,
     pub unreached_nodes: Gauge,
+    pub health_probed: Gauge,
+    pub health_reachable: Gauge,
+    pub health_probe: Histogram,
+    pub health_failed: Gauge,
 }
 
 impl Metrics {
@@ -96,6 +100,10 @@ impl Metrics {
             setup_failed: Gauge::default(),
             routes: Gauge::default(),
             unreached_nodes: Gauge::default(),
+            health_probed: Gauge::default(),
+            health_reachable: Gauge::default(),
+            health_probe: latency(),
+            health_failed: Gauge::default(),
         };
         metrics.register(catalog);
         metrics
@@ -144,6 +152,13 @@ impl Metrics {
         );
         catalog.show("routes", &[], "Routes to the blocks of other nodes", routes);
         catalog.show("unreached_nodes", &[], "Nodes with a block that no route leads to", unreached_nodes);
+        let Self { health_probed, health_reachable, health_probe, health_failed, .. } = self.clone();
+        let help = "Nodes whose health endpoint is probed from this one's, the own among them";
+        catalog.show("health_nodes_probed", &[], help, health_probed);
+        catalog.show("health_nodes_reachable", &[], "Those of them that answer", health_reachable);
+        let help = "Time until a node's health endpoint has answered at all its addresses";
+        catalog.show_in(Unit::Seconds, "health_probe", &[], help, health_probe);
+        catalog.show("health_endpoint_failed", &[], "1 while the node's own cannot be attached", health_failed);
         catalog.show("undelivered", &[], "Allocations undone because the caller had gone away", undelivered);
     }
 

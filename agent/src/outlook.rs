@@ -4,6 +4,7 @@ use cadastre_api::{FamilyHealth, Mode, reason};
 use cadastre_core::Family;
 
 use crate::boot_time::BootTime;
+use crate::health::{HealthSeen, Said};
 use crate::node::NodeSetup;
 use crate::pools::View;
 
@@ -42,6 +43,16 @@ pub struct Cluster {
     pub reconciled: Option<Reconciled>,
     /// How the node is set up.
     pub setup: NodeSetup,
+    /// Which nodes' pods are reached; `None` if nobody looks.
+    pub health: Option<HealthSeen>,
+}
+
+impl Cluster {
+    /// What of it is written to the `IPAMNode`: the rest changes all the time.
+    #[must_use]
+    pub fn said(&self) -> (NodeSetup, Option<Said>) {
+        (self.setup.clone(), self.health.as_ref().map(HealthSeen::said))
+    }
 }
 
 /// What a pass of reconciliation did.

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use cadastre_api::Mode;
-use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
+use cadastre_messages::report::{
+    Address, Assignment, ClusterHealth, NodeHealth, Part, Pool, Reconciled, Report, Tombstones,
+};
 
 use crate::boot_time::BootTime;
+use crate::health::{HealthSeen, NodeSeen};
 use crate::node::{NodeSetup, RoutesSeen};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::{BlockView, NetworkView, ShareView};
@@ -41,6 +44,7 @@ pub fn report(
         journal: journal(outlook),
         cni: cni(&cluster.setup),
         routes: routes(&cluster.setup),
+        cluster_health: cluster.health.as_ref().map(|seen| health(seen, now)),
         heard: cluster.heard.map(ago),
         assignment: outlook.view.assigned.as_ref().map(|assigned| Assignment {
             generation: assigned.generation,
@@ -104,6 +108,28 @@ fn routes(setup: &NodeSetup) -> Option<Part> {
     }
     let without = if unreached.is_empty() { String::new() } else { format!("; none to {}", some_of(unreached)) };
     Some(Part { ok: true, message: format!("{installed} to {nodes} nodes{without}") })
+}
+
+fn health(seen: &HealthSeen, now: BootTime) -> ClusterHealth {
+    let (reachable, probed) = seen.counts();
+    let HealthSeen { state: _, trouble, at, nodes } = seen;
+    let node = |seen: &NodeSeen| {
+        let NodeSeen { node, addresses, reached, took, failure } = seen.clone();
+        NodeHealth {
+            node,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            reachable: reached,
+            microseconds: took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            reason: failure,
+        }
+    };
+    ClusterHealth {
+        trouble: trouble.clone(),
+        reachable: reachable as u64,
+        probed: probed as u64,
+        seconds: at.map(|at| now.since(at).as_secs()),
+        nodes: nodes.iter().map(node).collect(),
+    }
 }
 
 /// The first of many, and how many more there are.

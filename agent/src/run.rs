@@ -12,16 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_runtime::{Catalog, Readiness, Settings, Shutdown, init_logging};
+use cadastre_runtime::{Catalog, Readiness, Settings, Shutdown, Trigger, init_logging};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::boot_time::boot_id;
 use crate::desk::Opener;
+use crate::health::{self, keep};
 use crate::kube::{Annotations, Links, Pods, drive};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, PREFIX};
-use crate::node::{DaemonSetName, Host, Installer, farewell, tend};
+use crate::node::{CONFLIST, DaemonSetName, Host, Installer, farewell, tend};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;
@@ -54,6 +55,8 @@ pub struct Options {
     /// Whose pod this is, if it is one's.
     pub daemon_set: Option<DaemonSetName>,
     pub reconcile_every: Duration,
+    /// Between two rounds of probes.
+    pub health_every: Duration,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -65,7 +68,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     raise_file_limit();
 
     let Options { config: _, node_name, state_dir, socket, listen, cni_cache, netns_dir, .. } = options;
-    let Options { plugin, sysctl_dir, daemon_set, reconcile_every, .. } = options;
+    let Options { plugin, sysctl_dir, daemon_set, reconcile_every, health_every, .. } = options;
     let me = format!("the agent of node {node_name}, process {}", std::process::id());
     std::fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
     let _lock = Lock::take(&state_dir.join("agent.lock"), &me)?;
@@ -77,6 +80,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         plugin: plugin.clone(),
         socket: socket.clone(),
         sysctls: sysctl_dir,
+    };
+    let health = health::Host {
+        node: node_name.clone(),
+        settings: settings.health,
+        bin: settings.cni.bin_path.clone().unwrap_or_default(),
+        conflist: settings.cni.conflist.as_ref().map(|conflist| conflist.conf_path.join(CONFLIST)).unwrap_or_default(),
+        every: health_every,
     };
     let rules =
         Rules { node: node_name, address_cooling: settings.agent.address_cooling, add_wait: settings.agent.add_wait };
@@ -100,7 +110,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let pods = Pods::default();
     let (annotations, questions) = Annotations::new(pods.clone());
     let front = Front { owner: to_owner.clone(), annotations, metrics: metrics.clone() };
-    let serving = Serving { socket, owner, queue, front, shutdown: shutdown.clone() };
+    let (stop_serving, serve_until) = Shutdown::manual();
+    let serving = Serving { socket, owner, queue, front, shutdown: serve_until, ended: shutdown.trigger().clone() };
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
 
@@ -108,23 +119,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let cluster_to = Arc::new(cluster_to);
     let links = Links {
         identity: identity.clone(),
-        owner: to_owner,
+        owner: to_owner.clone(),
         outlook: outlook.clone(),
         cluster: Arc::clone(&cluster_to),
         metrics: metrics.clone(),
-        peers: settings.cni.routes.then(|| Arc::new(peers_to)),
+        peers: (settings.cni.routes || settings.health.is_some()).then(|| Arc::new(peers_to)),
         reconcile_every,
     };
     tokio::select! {
         () = drive(&settings, links, pods, questions) => {}
-        () = tend(host, outlook.clone(), peers, Arc::clone(&cluster_to), metrics) => {}
+        () = tend(host, outlook.clone(), peers.clone(), Arc::clone(&cluster_to), metrics.clone()) => {}
+        () = keep(health.clone(), outlook.clone(), peers, Arc::clone(&cluster_to), to_owner.clone(), metrics) => {}
         () = watch_readiness(identity, outlook.clone(), cluster_to.subscribe(), &readiness) => {}
         () = shutdown.requested() => {}
     }
     if let (true, Some(daemon_set)) = (shutdown.is_requested(), daemon_set) {
-        let outlook = outlook.borrow().clone();
-        farewell(&settings, &daemon_set, installer.as_ref(), &outlook).await;
+        farewell(&settings, &daemon_set, installer.as_ref(), &health, &to_owner).await;
     }
+    stop_serving.fire(); // Not before: the health endpoint's DEL goes through the socket.
     shutdown.trigger().fire();
     drop(server.task.await); // It ends with the shutdown, and says so itself if it ended before.
     thread.join().map_err(|_| anyhow::anyhow!("the thread that serves the socket has failed"))?
@@ -137,16 +149,17 @@ struct Serving {
     queue: mpsc::UnboundedReceiver<Message>,
     front: Front,
     shutdown: Shutdown,
+    /// Fired when nothing is served any more.
+    ended: Trigger,
 }
 
 impl Serving {
     fn start(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
         let run = move || {
-            let Self { socket, owner, queue, front, shutdown } = self;
-            let stop = shutdown.trigger().clone();
+            let Self { socket, owner, queue, front, shutdown, ended } = self;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let served = runtime.block_on(serve(socket, owner, queue, front, shutdown));
-            stop.fire(); // Without the socket the rest is of no use.
+            ended.fire(); // Without the socket the rest is of no use.
             Ok(served?)
         };
         Ok(std::thread::Builder::new().name("serve".to_owned()).spawn(run)?)

@@ -10,6 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 pub mod condition_type {
     /// `IPAMNode`, agent: ADDs can be served.
     pub const SERVING: &str = "Serving";
+    /// `IPAMNode`, agent: pods of the nodes that it probes are reached.
+    pub const NODES_REACHABLE: &str = "NodesReachable";
     /// `IPAMNode`, operator: the node has the blocks its mode gives it.
     pub const ASSIGNED: &str = "Assigned";
     /// `IPAMNode`, operator: another node claims a block of this one.

@@ -31,8 +31,8 @@ pub use entry::{BlockEntry, BlockState, EntryError};
 pub use ledger::{IPAMLedger, IPAMLedgerSpec, PAGE_BLOCKS};
 pub use mode::Mode;
 pub use node::{
-    AllocatedBlock, FamilyHealth, Health, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus, NodeAddress, NodeIpam,
-    NodeIpamStatus, PoolDemand,
+    AllocatedBlock, FamilyHealth, Health, HealthEndpoint, HeldBlock, IPAMNode, IPAMNodeSpec, IPAMNodeStatus,
+    NodeAddress, NodeIpam, NodeIpamStatus, PoolDemand,
 };
 pub use pool::{BlockCounts, IPPool, IPPoolSpec, IPPoolStatus, PoolCidrs, count};
 

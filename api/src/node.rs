@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::mode::Mode;
-use crate::schema::{BlockSchema, FamilySchema};
+use crate::schema::{AddressSchema, BlockSchema, FamilySchema};
 
 /// Written by the operator only: created by POST, changed by patches that test uid and generation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,19 @@ use crate::schema::{BlockSchema, FamilySchema};
         name = "Serving message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Serving')].message",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Reachable",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='NodesReachable')].status",
+        priority = "1",
+        description = "whether pods of other nodes are reached from this one"
+    ),
+    printcolumn(
+        name = "Reachable message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='NodesReachable')].message",
         priority = "1"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -154,13 +167,28 @@ pub struct IPAMNodeStatus {
     /// What the agent finds of each family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Where the agent answers in the pod network, if it has an endpoint there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_endpoint: Option<HealthEndpoint>,
     /// `metadata.generation` that the agent acts on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Serving` (agent), `Assigned`, `Disputed` (operator).
+    /// `Serving`, `NodesReachable` (agent), `Assigned`, `Disputed` (operator).
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A namespace of the agent's own, attached like a pod's: whoever reaches it reaches the node's pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthEndpoint {
+    /// Its addresses, at most one of each family.
+    #[schemars(with = "Vec<AddressSchema>", length(max = 2))]
+    pub addresses: Vec<IpAddr>,
+    /// TCP port at which it answers.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
 }
 
 /// Demand and use of a node. Counts are addresses.

@@ -52,6 +52,11 @@ inline_schema!(RangeSchema, "Range", {
     "pattern": "^[0-9a-fA-F:.]+(/[0-9]+|-[0-9a-fA-F:.]+)?$",
 });
 
+/// An address that only we write.
+pub enum AddressSchema {}
+
+inline_schema!(AddressSchema, "Address", { "type": "string", "maxLength": 45 });
+
 /// `IPv4` or `IPv6`, as Kubernetes spells them.
 pub enum FamilySchema {}
 

@@ -35,7 +35,8 @@ pub use pod_seen::PodSeen;
 pub use readiness::Readiness;
 pub use server::{ServeError, Server, bind, listen_addr, serve};
 pub use settings::{
-    AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, InterfacePlugin, KubernetesSettings,
-    LogFormat, LogSettings, ModeSettings, OperatorSettings, PoolFamily, Problem, RawSettings, Settings, SettingsError,
+    AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, HealthSettings, InterfacePlugin,
+    KubernetesSettings, LogFormat, LogSettings, ModeSettings, OperatorSettings, PoolFamily, Problem, RawSettings,
+    Settings, SettingsError,
 };
 pub use shutdown::{Shutdown, Trigger};

@@ -45,6 +45,12 @@ impl Fabric {
         Ok(Self { switch })
     }
 
+    /// Takes a machine's cable out, or puts it in again. The API server is reached all the same.
+    pub fn cut(&self, host: &Host, cut: bool) -> Result<()> {
+        let port = format!("port{}", host.name.trim_start_matches('n'));
+        self.switch.ip(&["link", "set", &port, if cut { "down" } else { "up" }])
+    }
+
     /// The machine with this number, which is part of its name and its addresses. Must be called within a tokio runtime.
     pub fn host(&self, cp: &ControlPlane, number: u8) -> Result<Host> {
         let name = format!("n{number}");

@@ -53,6 +53,8 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     lab.nodes_ready().await?;
     lab.release_ready().await?;
     println!("helm install to all ready: {}", seconds(started));
+    everybody_is_reached(&lab).await?;
+    println!("helm install to all reached: {}", seconds(started));
 
     let started = Instant::now();
     let before = lab.start_pods().await?;
@@ -88,6 +90,7 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     eventually(Duration::from_mins(2), "new addresses for the pods of the node that rebooted", holders).await?;
     println!("reboot of a node, until its pods are ready: {}", seconds(started));
     lab.ping_neighbours(&lab.pods_now().await?).await?;
+    everybody_is_reached(&lab).await?;
 
     let before = lab.pods_now().await?;
     lab.helm("uninstall", &["--wait", "--cascade=foreground"]).await?.ok()?;
@@ -98,6 +101,7 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     lab.release_ready().await?;
     until("the configuration to be there again", async || Ok(conflist.exists())).await?;
     assert_eq!(lab.pods_now().await?, before);
+    everybody_is_reached(&lab).await?;
     lab.audits_find_nothing().await?;
     drop(lab);
     gone(process::id()).await
@@ -107,11 +111,32 @@ fn seconds(since: Instant) -> String {
     format!("{:.1} s", since.elapsed().as_secs_f64())
 }
 
-/// The addresses that a node's agent holds, by its own word, with their container IDs.
-async fn attachments(lab: &Lab, node: usize) -> Result<BTreeMap<IpAddr, String>> {
+/// What a node's agent says.
+async fn status(lab: &Lab, node: usize, flags: &[&str]) -> Result<String> {
     let socket = lab.nodes[node].path("/run/cadastre/cadastre.sock")?;
-    let status = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]).arg(socket);
-    held(&serde_json::from_str(&status.run().await?.stdout)?)
+    let status = Program::ours("cadastre-agent")?.arg("status").args(flags).arg("--socket").arg(socket);
+    Ok(status.run().await?.stdout)
+}
+
+/// The addresses that pods hold, by their agent's word, with their container IDs.
+async fn attachments(lab: &Lab, node: usize) -> Result<BTreeMap<IpAddr, String>> {
+    let mut held = held(&serde_json::from_str(&status(lab, node, &["-o", "json"]).await?)?)?;
+    held.retain(|_, id| id != "cadastre-health");
+    Ok(held)
+}
+
+/// Agents reach each other's endpoints, each of which has an address of both families.
+async fn everybody_is_reached(lab: &Lab) -> Result<()> {
+    for node in 0..lab.nodes.len() {
+        let says = async || {
+            let said = status(lab, node, &["--all-addresses"]).await?;
+            ensure!(said.contains("Cluster health:  2/2 reachable   ("), "{said}");
+            ensure!(said.matches("   (health)\n").count() == 2, "{said}");
+            Ok(())
+        };
+        eventually(Duration::from_mins(1), "both nodes to be reached", says).await?;
+    }
+    Ok(())
 }
 
 /// The operator says of each Node that its network is there.

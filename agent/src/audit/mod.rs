@@ -21,6 +21,8 @@ use cadastre_messages::{Attachment, Netns};
 use cadastre_runtime::PodSeen;
 use serde::Serialize;
 
+use crate::health;
+
 /// What was seen of this node at about one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -153,6 +155,10 @@ impl<'a> Look<'a> {
     fn holder(&self, row: &Address) -> Option<Finding> {
         let (attachment, netns) = (row.attachment.as_ref()?, row.netns.as_ref()?);
         let (address, owner, path) = (&row.address, &row.owner, &netns.path);
+        // It lives in the agent, which has just answered, and not in a namespace with a name.
+        if row.owner == health::OWNER {
+            return None;
+        }
         let own = |space: &&Space| (space.netns.device, space.netns.inode) == (netns.device, netns.inode);
         let Some(space) = self.evidence.spaces.iter().find(own) else {
             let still_there = |pods: &Vec<PodSeen>| pods.iter().any(|pod| pod.name == *owner);

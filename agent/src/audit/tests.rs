@@ -123,3 +123,11 @@ fn blocks_that_are_closed_count() {
     let (_, blocks) = Evidence::of_report(&report);
     assert_eq!(blocks, [BLOCK.parse().unwrap(), "fd00::/120".parse().unwrap()]);
 }
+
+#[test]
+fn the_health_endpoint_is_no_leak() {
+    let mut evidence = well();
+    let own = Netns { path: "/proc/1/task/9/ns/net".into(), ..netns("own") };
+    evidence.held.push(Address { netns: Some(own), ..held("10.0.2.9", "health", "own") });
+    assert_eq!(audit(&evidence), []);
+}

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod explain;
+mod reachability;
 mod status;
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
@@ -63,6 +64,11 @@ pub(crate) fn garbled(socket: &Path, said: &str) -> AskError {
 /// Whether failures are shown in colour.
 fn paint() -> bool {
     io::stdout().is_terminal()
+}
+
+fn failed(message: &str, paint: bool) -> String {
+    let word = if paint { "\x1b[1;31mFailed\x1b[0m" } else { "Failed" };
+    format!("{word}    {message}")
 }
 
 /// `2 h 3 min`, `4 s`: the two largest parts.

@@ -7,7 +7,8 @@ use std::path::Path;
 use cadastre_messages::report::{Address, Assignment, Part, Pool, Reconciled, Report, Tombstones};
 use cadastre_messages::{Call, Reply};
 
-use super::{AskError, ask_in_time, duration, garbled, paint};
+use super::reachability::reachability;
+use super::{AskError, ask_in_time, duration, failed, garbled, paint};
 
 /// How the pools of networks that bring their own ranges are called.
 const OF_A_NETWORK: &str = "local/";
@@ -29,8 +30,10 @@ pub fn status(socket: &Path, all_addresses: bool, json: bool) -> anyhow::Result<
     } else {
         write!(out, "{}", render(&report, all_addresses, paint()))?;
     }
-    let Report { kubernetes, ipam, journal, cni, routes, .. } = &report;
-    Ok([kubernetes, ipam, journal].into_iter().chain(cni).chain(routes).all(|part| part.ok))
+    let Report { kubernetes, ipam, journal, cni, routes, cluster_health, .. } = &report;
+    // Nodes that do not answer are no failure of this one.
+    let endpoint = cluster_health.as_ref().is_none_or(|health| health.trouble.is_none());
+    Ok(endpoint && [kubernetes, ipam, journal].into_iter().chain(cni).chain(routes).all(|part| part.ok))
 }
 
 fn ask(socket: &Path) -> Result<Report, AskError> {
@@ -44,14 +47,9 @@ fn line(name: &str, what: &str) -> String {
     format!("{:<13}{what}", format!("{name}:"))
 }
 
-fn failed(message: &str, paint: bool) -> String {
-    let word = if paint { "\x1b[1;31mFailed\x1b[0m" } else { "Failed" };
-    format!("{word}    {message}")
-}
-
 /// The report in lines.
 fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
-    let Report { kubernetes, ipam, mode, journal, cni, routes, pools, addresses, .. } = report;
+    let Report { kubernetes, ipam, mode, journal, cni, routes, cluster_health, pools, addresses, .. } = report;
     let of_blocks: Vec<&Pool> = pools.iter().filter(|pool| !pool.pool.starts_with(OF_A_NETWORK)).collect();
     let mut lines = vec![line("Kubernetes", &part(kubernetes, paint))];
     let named = names_pools(pools);
@@ -67,6 +65,7 @@ fn render(report: &Report, all_addresses: bool, paint: bool) -> String {
     }
     lines.extend(cni.as_ref().map(|cni| line("CNI", &part(cni, paint))));
     lines.extend(routes.as_ref().map(|routes| line("Routes", &part(routes, paint))));
+    lines.extend(cluster_health.iter().flat_map(|health| reachability(health, paint)));
     let mut text = lines.join("\n") + "\n";
     if all_addresses {
         text.push_str(&all(addresses, named));
@@ -157,6 +156,8 @@ fn one_pool(pool: &Pool, named: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cadastre_messages::report::ClusterHealth;
+
     use super::*;
 
     fn address(address: &str, owner: &str, state: &str) -> Address {
@@ -195,6 +196,7 @@ mod tests {
             journal: well("100 bytes"),
             cni: Some(well("/opt/cni/bin/cadastre installed")),
             routes: Some(well("2 to 2 nodes")),
+            cluster_health: None,
             heard: Some(2),
             assignment: Some(Assignment { generation: 3, seconds: Some(240), problems: vec![] }),
             reconciled: Some(Reconciled { seconds: 12, suspects: 1, freed: 0 }),
@@ -280,5 +282,12 @@ Pools:
         assert!(
             render(&broken, false, true).contains("IPAM:        \x1b[1;31mFailed\x1b[0m    two modes: set it back\n")
         );
+    }
+
+    #[test]
+    fn the_health_of_the_cluster_has_its_lines() {
+        let health = ClusterHealth { trouble: Some("ptp says: full".into()), ..ClusterHealth::default() };
+        let told = Report { cluster_health: Some(health), ..report() };
+        assert!(render(&told, false, false).contains("nodes\nCluster health:  Failed    ptp says: full\nPools:"));
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! own IPAMNode ──▶ watch_node ──▶ Assignment ──▶ owner of the pools ──▶ Outlook ──▶ publish ──▶ own IPAMNode/status
 //! own Node     ──▶ (live GET: whose IPAMNode is it?)                                  └──▶ report_mode ──▶ Event, readiness
-//! IPAMNodes    ──▶ peers, if there are routes ──▶ node
+//! IPAMNodes    ──▶ peers, if there are routes or probes ──▶ node, health
 //! own Pods     ──▶ pods ──▶ reconcile ──▶ owner
 //!                     └───▶ annotations: the addresses that a Pod asks for
 //! /version     ──▶ pulse ──▶ Cluster, for people

@@ -1,24 +1,31 @@
-//! The other nodes' `IPAMNode`s: where routes lead. Watched only if there are routes, beside the node's own: that one must not
-//! wait in a queue of thousands.
+//! The other nodes' `IPAMNode`s: where routes lead, and where their agents answer probes. Watched only for these, beside the
+//! node's own: that one must not wait in a queue of thousands.
 
 use std::pin::pin;
 use std::sync::Arc;
 
-use cadastre_api::{IPAMNode, IPAMNodeSpec};
+use cadastre_api::{HealthEndpoint, IPAMNode, IPAMNodeSpec};
 use futures::StreamExt;
 use kube::core::{ApiResource, Object};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{afresh, chain};
+use crate::health::Endpoint;
 use crate::node::{Nodes, Peer, Peers};
 
 /// One whose spec is read when its name is known: a spoiled one must not hide the others.
-type Raw = Object<Value, IgnoredAny>;
+type Raw = Object<Value, Said>;
+
+/// What of a status others need.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Said {
+    health_endpoint: Value,
+}
 
 pub async fn run(client: Client, shown: Option<Arc<watch::Sender<Peers>>>) {
     let Some(shown) = shown else { return std::future::pending().await };
@@ -27,7 +34,10 @@ pub async fn run(client: Client, shown: Option<Arc<watch::Sender<Peers>>>) {
     let mut listed = Nodes::new();
     while let Some(event) = events.next().await {
         match event {
-            Err(error) => tracing::warn!(error = chain(&error), "the other nodes cannot be watched; their routes stay"),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "the other nodes cannot be watched; what is known of them goes on"
+            ),
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(node)) => {
                 let known = shown.borrow().as_ref().and_then(|nodes| nodes.get(&node.name_any()).cloned());
@@ -52,10 +62,17 @@ fn change(shown: &watch::Sender<Peers>, change: impl FnOnce(&mut Nodes) -> bool)
 /// `None` for what somebody spoiled; the operator puts it right.
 fn read(node: &Raw) -> Option<Peer> {
     match IPAMNodeSpec::deserialize(&node.spec) {
-        Ok(spec) => Some(spec.into()),
+        Ok(spec) => Some(Peer { health: endpoint(node), ..spec.into() }),
         Err(error) => {
             tracing::warn!(node = node.name_any(), %error, "this IPAMNode cannot be read; its routes stay");
             None
         }
     }
+}
+
+/// `None` for what somebody spoiled; its agent puts it right.
+fn endpoint(node: &Raw) -> Option<Endpoint> {
+    let said = &node.status.as_ref()?.health_endpoint;
+    let HealthEndpoint { addresses, port } = HealthEndpoint::deserialize(said).ok()?;
+    Some(Endpoint { addresses, port })
 }

@@ -19,9 +19,12 @@ const NEWS_EVERY: Duration = Duration::from_secs(1);
 /// Between two writes that only bring numbers up to date, in a cluster of [`FEW`] nodes.
 const USAGE_EVERY: Duration = Duration::from_secs(15);
 
-/// With routes, each write is sent to the agent of every node. So with more nodes than these each writes less often, and all of
+/// With routes or probes, each write is sent to the agent of every node. So with more nodes than these each writes less often, and all of
 /// them together no more than 7 times a second.
 const FEW: u32 = 100;
+
+/// Conditions of the agent's.
+const OWN: [&str; 2] = [condition_type::SERVING, condition_type::NODES_REACHABLE];
 
 /// Longest pause after failed writes.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -43,7 +46,7 @@ pub async fn run(client: Client, links: Links, mut node: OwnNode) {
     loop {
         let own = node.borrow_and_update().clone();
         outlook.mark_unchanged();
-        let setup = cluster.borrow_and_update().setup.clone();
+        let said = cluster.borrow_and_update().said();
         let next = own.as_ref().and_then(|own| publisher.next(own));
         let due = next.as_ref().map(|(due, _)| *due);
         let wait = async { if let Some(due) = due { sleep_until(due).await } else { std::future::pending().await } };
@@ -51,7 +54,7 @@ pub async fn run(client: Client, links: Links, mut node: OwnNode) {
             changed = node.changed() => if changed.is_err() { return },
             changed = outlook.changed() => if changed.is_err() { return },
             // The rest of it changes with every word of the API server.
-            changed = async { cluster.wait_for(|cluster| cluster.setup != setup).await.map(drop) } => if changed.is_err() { return },
+            changed = async { cluster.wait_for(|cluster| cluster.said() != said).await.map(drop) } => if changed.is_err() { return },
             () = wait => if let Some((own, (_, status))) = own.zip(next) {
                 publisher.write(&own, status).await;
             },
@@ -66,8 +69,9 @@ impl Publisher {
         let accepted = self.accepted.as_ref().filter(|(of, _)| *of == uid).map(|(_, status)| status.clone());
         let before = accepted.unwrap_or_else(|| said_before(own));
         let configured = self.links.identity.configured;
-        let setup = &self.links.cluster.borrow().setup;
-        let status = desired(&self.links.outlook.borrow(), setup, configured, &before, Timestamp::now());
+        let (setup, health) = self.links.cluster.borrow().said();
+        let status =
+            desired(&self.links.outlook.borrow(), &setup, health.as_ref(), configured, &before, Timestamp::now());
         // The assignment is on its way through the queue. With an unreadable journal it stays there.
         let unreadable = self.links.outlook.borrow().journal.unreadable;
         if status.observed_generation.is_none() && !unreadable {
@@ -116,7 +120,7 @@ fn usage_every(nodes: usize) -> Duration {
 /// What an agent of before said in this object, so that a restart writes nothing if nothing changed.
 fn said_before(own: &IPAMNode) -> IPAMNodeStatus {
     let mut status = own.status.clone().unwrap_or_default();
-    status.conditions.retain(|condition| condition.type_ == condition_type::SERVING);
+    status.conditions.retain(|condition| OWN.contains(&&*condition.type_));
     status
 }
 

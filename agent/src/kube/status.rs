@@ -1,12 +1,14 @@
 //! What the agent says in `IPAMNode.status`, as a function of what it knows.
 
 use cadastre_api::{
-    DEFAULT_POOL, Health, HeldBlock, IPAMNodeStatus, Mode, NodeIpamStatus, PoolDemand, condition, condition_type,
-    count, set_condition,
+    DEFAULT_POOL, Health, HealthEndpoint, HeldBlock, IPAMNodeStatus, Mode, NodeIpamStatus, PoolDemand, condition,
+    condition_type, count, set_condition,
 };
 use cadastre_core::Family;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::health::{Endpoint, Said, State, Verdict};
 use crate::node::NodeSetup;
 use crate::outlook::Outlook;
 use crate::pools::{BlockView, ShareView};
@@ -16,7 +18,7 @@ use crate::record::BlockState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    /// Numbers that people look at.
+    /// What people look at.
     Usage,
     /// What the operator acts on, and whether pods are served.
     News,
@@ -27,6 +29,7 @@ pub enum Change {
 pub fn desired(
     outlook: &Outlook,
     setup: &NodeSetup,
+    health: Option<&Said>,
     configured: Mode,
     before: &IPAMNodeStatus,
     now: Timestamp,
@@ -43,8 +46,9 @@ pub fn desired(
     );
     let mut conditions = before.conditions.clone();
     set_condition(&mut conditions, new);
+    let endpoint = tell(health, &mut conditions, before, generation.unwrap_or_default(), now);
     if outlook.journal.unreadable {
-        return IPAMNodeStatus { conditions, ..before.clone() };
+        return IPAMNodeStatus { conditions, health_endpoint: endpoint, ..before.clone() };
     }
     let blocks = |wanted: fn(&BlockView) -> bool| {
         let blocks = outlook.view.shares.iter().flat_map(|share| &share.blocks).filter(move |block| wanted(block));
@@ -58,8 +62,35 @@ pub fn desired(
             usage: outlook.usage(),
         }),
         health: Some(Health { ipv4: outlook.health(Family::V4), ipv6: outlook.health(Family::V6) }),
+        health_endpoint: endpoint,
         observed_generation: generation,
         conditions,
+    }
+}
+
+/// Puts the condition in its place, if there is something to say. Returns the endpoint. An agent that has just started leaves
+/// both as they were.
+fn tell(
+    health: Option<&Said>,
+    conditions: &mut Vec<Condition>,
+    before: &IPAMNodeStatus,
+    generation: i64,
+    now: Timestamp,
+) -> Option<HealthEndpoint> {
+    let state = health.map_or(&State::Without, |said| &said.state);
+    let verdict = health.and_then(|said| said.verdict.as_ref());
+    if let Some(Verdict { reachable, reason, message }) = verdict {
+        let kind = condition_type::NODES_REACHABLE;
+        set_condition(conditions, condition(kind, *reachable, reason, message, generation, now));
+    } else if *state == State::Without {
+        conditions.retain(|condition| condition.type_ != condition_type::NODES_REACHABLE);
+    }
+    match state {
+        State::Starting => before.health_endpoint.clone(),
+        State::Attached(Endpoint { addresses, port }) => {
+            Some(HealthEndpoint { addresses: addresses.clone(), port: *port })
+        }
+        State::Without => None,
     }
 }
 
@@ -82,7 +113,7 @@ pub fn change(old: &IPAMNodeStatus, new: &IPAMNodeStatus) -> Change {
     if old == new {
         return Change::None;
     }
-    let IPAMNodeStatus { ipam, health, observed_generation, conditions } = new;
+    let IPAMNodeStatus { ipam, health, health_endpoint, observed_generation, conditions } = new;
     let short = |ipam: &NodeIpamStatus| {
         let short = ipam.pools.iter().filter(|demand| demand.needed > demand.capacity);
         short.map(|demand| (demand.pool.clone(), demand.family)).collect::<Vec<_>>()
@@ -91,7 +122,13 @@ pub fn change(old: &IPAMNodeStatus, new: &IPAMNodeStatus) -> Change {
         let acted_on = |ipam: &NodeIpamStatus| (ipam.held.clone(), ipam.releasable.clone(), short(ipam));
         ipam.as_ref().map(acted_on)
     };
-    let same = (health, observed_generation, conditions) == (&old.health, &old.observed_generation, &old.conditions)
+    // When the network between the nodes breaks, all of them have something to say of each other, to all of them: that can wait.
+    let urgent = |conditions: &[Condition]| {
+        let urgent = conditions.iter().filter(|condition| condition.type_ != condition_type::NODES_REACHABLE);
+        urgent.cloned().collect::<Vec<_>>()
+    };
+    let same = (health, health_endpoint) == (&old.health, &old.health_endpoint)
+        && (observed_generation, urgent(conditions)) == (&old.observed_generation, urgent(&old.conditions))
         && acted_on(ipam) == acted_on(&old.ipam);
     if same { Change::Usage } else { Change::News }
 }
@@ -107,7 +144,34 @@ mod tests {
     }
 
     fn status(outlook: &Outlook, before: &IPAMNodeStatus) -> IPAMNodeStatus {
-        desired(outlook, &NodeSetup::default(), Mode::ClusterPool, before, Timestamp::from_second(1_000).unwrap())
+        told(outlook, None, before)
+    }
+
+    fn told(outlook: &Outlook, health: Option<&Said>, before: &IPAMNodeStatus) -> IPAMNodeStatus {
+        let now = Timestamp::from_second(1_000).unwrap();
+        desired(outlook, &NodeSetup::default(), health, Mode::ClusterPool, before, now)
+    }
+
+    #[test]
+    fn the_endpoint_and_who_is_reached_stay_over_a_restart_and_go_with_the_endpoint() {
+        let pools = live(&["10.0.2.0/24"]);
+        let said = |state, reachable: Option<bool>| Said {
+            state,
+            verdict: reachable.map(|reachable| Verdict { reachable, reason: "R", message: "m".into() }),
+        };
+        let own = State::Attached(Endpoint { addresses: vec!["10.0.2.9".parse().unwrap()], port: 4240 });
+        let first = told(&outlook(&pools), Some(&said(own.clone(), None)), &IPAMNodeStatus::default());
+        assert_eq!((first.health_endpoint.as_ref().unwrap().port, first.conditions.len()), (4240, 1));
+        let reached = told(&outlook(&pools), Some(&said(own.clone(), Some(true))), &first);
+        assert_eq!(reached.conditions[1].type_, "NodesReachable");
+        assert_eq!(change(&first, &reached), Change::Usage);
+        assert_eq!(change(&IPAMNodeStatus::default(), &first), Change::News);
+        assert_eq!(told(&outlook(&pools), Some(&said(State::Starting, None)), &reached), reached);
+        assert_eq!(told(&outlook(&pools), Some(&said(own, None)), &reached), reached, "until it was looked at again");
+        let failed = told(&outlook(&pools), Some(&said(State::Without, Some(false))), &reached);
+        assert_eq!((failed.health_endpoint.clone(), &*failed.conditions[1].status), (None, "False"));
+        let off = told(&outlook(&pools), None, &reached);
+        assert_eq!((off.health_endpoint, off.conditions.len()), (None, 1));
     }
 
     #[test]
@@ -134,10 +198,10 @@ mod tests {
         let well = status(&outlook(&pools), &IPAMNodeStatus::default());
         let before = &well.conditions[0];
         let later = Timestamp::from_second(2_000).unwrap();
-        let same = desired(&outlook(&pools), &NodeSetup::default(), Mode::ClusterPool, &well, later);
+        let same = desired(&outlook(&pools), &NodeSetup::default(), None, Mode::ClusterPool, &well, later);
         assert_eq!(same.conditions[0].last_transition_time, before.last_transition_time);
 
-        let differs = desired(&outlook(&pools), &NodeSetup::default(), Mode::MultiPool, &well, later);
+        let differs = desired(&outlook(&pools), &NodeSetup::default(), None, Mode::MultiPool, &well, later);
         let said = &differs.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("True", "ModeDiffers"));
         assert_eq!(
@@ -147,7 +211,7 @@ mod tests {
         assert_eq!(said.last_transition_time, before.last_transition_time);
 
         pools.apply(at(1), [add("a"), add("b")]);
-        let full = desired(&outlook(&pools), &NodeSetup::default(), Mode::ClusterPool, &well, later);
+        let full = desired(&outlook(&pools), &NodeSetup::default(), None, Mode::ClusterPool, &well, later);
         let said = &full.conditions[0];
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "PoolExhausted"));
         assert_eq!(said.last_transition_time.0, later);
@@ -157,7 +221,7 @@ mod tests {
             journal: JournalOutlook { trouble: Some("damaged".into()), unreadable: true, ..JournalOutlook::default() },
             ..Outlook::default()
         };
-        let said = desired(&unreadable, &NodeSetup::default(), Mode::ClusterPool, &well, later);
+        let said = desired(&unreadable, &NodeSetup::default(), None, Mode::ClusterPool, &well, later);
         assert_eq!((said.conditions[0].reason.as_str(), &said.ipam), ("JournalFailed", &well.ipam));
 
         let nothing = status(&outlook(&live(&[])), &IPAMNodeStatus::default());

@@ -17,11 +17,13 @@ use cadastre_api::AGENT_MANAGER;
 use cadastre_runtime::{Settings, client};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::install::Installer;
 use super::kernel::Kernel;
-use crate::outlook::Outlook;
+use crate::health;
+use crate::serve::Message;
 
 /// For the answer. kubelet kills 5 s after its signal.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,7 +52,8 @@ pub async fn farewell(
     settings: &Settings,
     daemon_set: &DaemonSetName,
     installer: Option<&Installer>,
-    outlook: &Outlook,
+    health: &health::Host,
+    owner: &mpsc::UnboundedSender<Message>,
 ) {
     if installer.is_none() && !settings.cni.routes {
         return;
@@ -65,8 +68,10 @@ pub async fn farewell(
             return tracing::warn!("the API server says nothing: what is installed on this node stays");
         }
     }
+    // As long as there are plugins to do it.
+    health::release(health, owner).await;
     if let Some(installer) = installer {
-        let pods = pods_left(outlook);
+        let pods = pods_left(owner).await;
         if pods {
             tracing::info!("pods are left with addresses of Cadastre: the plugin stays, as they cannot end without it");
         }
@@ -97,12 +102,10 @@ async fn ask(settings: &Settings, daemon_set: &DaemonSetName) -> anyhow::Result<
 }
 
 /// Whether somebody holds an address, or may.
-fn pods_left(outlook: &Outlook) -> bool {
-    let blocks = outlook.view.shares.iter().flat_map(|share| &share.blocks);
-    let networks = &outlook.view.networks;
-    outlook.journal.unreadable
-        || blocks.map(|block| block.used).sum::<u64>() > 0
-        || networks.iter().any(|network| network.counts.allocated > 0)
+async fn pods_left(owner: &mpsc::UnboundedSender<Message>) -> bool {
+    let (to, holders) = oneshot::channel();
+    drop(owner.send(Message::Holders(to))); // Without an owner there is no answer.
+    holders.await.map_or(true, |holders| !holders.is_empty())
 }
 
 async fn remove_routes() -> std::io::Result<()> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cadastre_core::{Cidr, Family};
 use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
@@ -115,6 +115,22 @@ impl Kernel {
             least = least.into_iter().chain(mtu).min();
         }
         Ok(least)
+    }
+
+    /// Whether an interface like a pod's leads there: a link of its own, as `ptp` makes them.
+    pub async fn leads_to_a_pod(&self, address: IpAddr) -> io::Result<bool> {
+        let Some(link) = self.link_towards(address).await else { return Ok(false) };
+        let link = self.handle.link().get().match_index(link).execute().try_next().await;
+        let is_veth = |attribute: &LinkAttribute| {
+            let LinkAttribute::LinkInfo(info) = attribute else { return false };
+            info.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)))
+        };
+        match link {
+            Ok(link) => Ok(link.is_some_and(|link| link.attributes.iter().any(is_veth))),
+            // Gone since.
+            Err(error) if cause(&error).raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(false),
+            Err(error) => Err(cause(&error)),
+        }
     }
 
     /// The interface that leads there. No route is no interface.

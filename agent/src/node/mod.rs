@@ -21,8 +21,10 @@ mod tend;
 
 use std::collections::BTreeMap;
 
+pub use conflist::NAME as CONFLIST;
 pub use farewell::{DaemonSetName, farewell};
 pub use install::Installer;
+pub use kernel::Kernel;
 pub use peers::{Nodes, Peer, Peers};
 pub use tend::{Host, tend};
 

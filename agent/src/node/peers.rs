@@ -1,10 +1,12 @@
-//! The other nodes, as far as routes need them.
+//! The other nodes, as far as routes and probes need them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cadastre_api::IPAMNodeSpec;
 use cadastre_core::Cidr;
+
+use crate::health::Endpoint;
 
 /// Every node by name, this one among them.
 pub type Nodes = BTreeMap<String, Peer>;
@@ -19,6 +21,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// Its blocks, and whether each is retiring: pods may still use it.
     pub blocks: Vec<(Cidr, bool)>,
+    /// Where its agent answers in the pod network.
+    pub health: Option<Endpoint>,
 }
 
 impl From<IPAMNodeSpec> for Peer {
@@ -26,6 +30,7 @@ impl From<IPAMNodeSpec> for Peer {
         Self {
             addresses: spec.addresses.iter().map(|address| address.ip).collect(),
             blocks: spec.ipam.allocated.iter().map(|block| (block.cidr, block.retiring)).collect(),
+            health: None,
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Wanted {
 pub fn wanted(peers: &Nodes, me: &str, own: &[Cidr]) -> Wanted {
     let mut holders: BTreeMap<Cidr, (bool, &str, IpAddr)> = BTreeMap::new();
     let mut unreached = BTreeMap::new();
-    for (name, Peer { addresses, blocks }) in peers.iter().filter(|(name, _)| *name != me) {
+    for (name, Peer { addresses, blocks, health: _ }) in peers.iter().filter(|(name, _)| *name != me) {
         for (block, retiring) in blocks.iter().filter(|(block, _)| !own.iter().any(|own| own.overlaps(block))) {
             let Some(via) = addresses.iter().find(|address| Family::of(**address) == block.family()) else {
                 unreached.insert(name.clone(), format!("its Node has no InternalIP of {}", block.family()));
@@ -65,7 +65,11 @@ mod tests {
 
     fn peer(addresses: &[&str], blocks: &[(&str, bool)]) -> Peer {
         let blocks = blocks.iter().map(|(block, retiring)| (block.parse().unwrap(), *retiring));
-        Peer { addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(), blocks: blocks.collect() }
+        Peer {
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            blocks: blocks.collect(),
+            health: None,
+        }
     }
 
     fn peers<const N: usize>(peers: [(&str, Peer); N]) -> Nodes {

@@ -107,6 +107,8 @@ impl Tender {
     async fn look(&mut self, own: &Own, peers: Option<&Nodes>) -> NodeSetup {
         let kernel = Kernel::open();
         let mut seen = NodeSetup::default();
+        // Without routes others are watched for their health alone.
+        let peers = peers.filter(|_| self.host.settings.routes);
         if let Some(mut installer) = self.installer.take() {
             let mtu = self.mtu(&installer, kernel.as_ref().ok(), peers).await;
             let mut done = installer.plugin();

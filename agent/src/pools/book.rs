@@ -14,6 +14,7 @@ use super::local::{self, Network};
 use super::ranges::Ranges;
 use super::share::{Block, Share, Taken};
 use crate::boot_time::BootTime;
+use crate::health;
 use crate::record::{Assigned, BlockRecord, BlockState, Blocks, Gave, Held, HoldId, Record};
 
 #[derive(Debug, Default)]
@@ -47,7 +48,11 @@ impl Hold {
 
     /// What people call who holds it.
     pub fn owner(&self, attachment: &Attachment) -> String {
-        self.held.pod.as_ref().map_or_else(|| attachment.container_id.clone(), ToString::to_string)
+        match &self.held.pod {
+            Some(pod) => pod.to_string(),
+            None if attachment.container_id == health::CONTAINER_ID => health::OWNER.to_owned(),
+            None => attachment.container_id.clone(),
+        }
     }
 }
 

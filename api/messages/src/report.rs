@@ -24,6 +24,9 @@ pub struct Report {
     /// Its routes to the blocks of other nodes; absent if there are to be none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<Part>,
+    /// Whether pods of other nodes are reached; absent if there is no health endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_health: Option<ClusterHealth>,
     /// Since the API server was heard last, in seconds.
     pub heard: Option<u64>,
     /// The operator's last word.
@@ -38,6 +41,41 @@ pub struct Report {
     pub pools: Vec<Pool>,
     /// Every address that is not free, sorted by family, then by number.
     pub addresses: Vec<Address>,
+}
+
+/// What probes from the node's health endpoint show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterHealth {
+    /// Why there is no endpoint, and the remedy, if it could not be attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Nodes that answer.
+    pub reachable: u64,
+    /// Of so many, this one among them.
+    pub probed: u64,
+    /// Since the last round, in seconds; none if there was none.
+    pub seconds: Option<u64>,
+    /// This node first.
+    pub nodes: Vec<NodeHealth>,
+}
+
+/// One node that is probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHealth {
+    /// Its name.
+    pub node: String,
+    /// Of its health endpoint.
+    pub addresses: Vec<String>,
+    /// None until it answered once, or failed in two rounds.
+    pub reachable: Option<bool>,
+    /// Until it had answered at all of them, the last time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microseconds: Option<u64>,
+    /// What went wrong the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What the operator said last.

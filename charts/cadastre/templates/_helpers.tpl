@@ -55,7 +55,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{/* The settings file: these blocks of the values unchanged, without what is null, which means not written. */}}
 {{- define "cadastre.settings" -}}
-{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "cni" "autoDirectNodeRoutes" "MTU" "logLevel" "logFormat" "eni" "azure" -}}
+{{- $settings := pick .Values "ipam" "ipv4" "ipv6" "k8s" "k8sServiceHost" "k8sServicePort" "cni" "autoDirectNodeRoutes" "MTU" "healthEndpoint" "logLevel" "logFormat" "eni" "azure" -}}
 {{- $_ := set $settings "operator" (pick .Values.operator "cooling" "removeNodeTaints" "setNodeNetworkStatus") -}}
 {{- $_ = set $settings "agent" (pick .Values.agent "addressCooling" "addWait") -}}
 {{- $settings = deepCopy $settings -}}
@@ -78,17 +78,23 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{/*
 What agents do on their nodes, with the defaults of the settings (a test compares them): whether they install, whether they
-write a CNI configuration, whether they make routes, and in which folders.
+write a CNI configuration, whether they make routes, whether they have a health endpoint, also of IPv6, and in which folders.
 */}}
 {{- define "cadastre.node" -}}
 {{- $cni := .Values.cni | default dict -}}
 {{- $install := ne (toString $cni.install) "false" -}}
 {{- $writes := and $install (ne (toString $cni.customConf) "true") -}}
 {{- $routes := kindIs "bool" .Values.autoDirectNodeRoutes | ternary .Values.autoDirectNodeRoutes $writes -}}
+{{- $health := and $writes (ne (toString (.Values.healthEndpoint | default dict).enabled) "false") -}}
+{{- $kubernetes := eq (toString (.Values.ipam | default dict).mode) "kubernetes" -}}
+{{- $required := and $kubernetes (eq (toString (.Values.k8s | default dict).requireIPv6PodCIDR) "true") -}}
+{{- $ipv6 := or $required (eq (toString (.Values.ipv6 | default dict).enabled) "true") -}}
 {{- dict
   "install" $install
   "writes" $writes
   "routes" $routes
+  "health" $health
+  "healthIPv6" (and $health $ipv6)
   "confPath" ($cni.confPath | default "/etc/cni/net.d")
   "binPath" ($cni.binPath | default "/opt/cni/bin")
   | toJson -}}

@@ -12,6 +12,7 @@ mod cni;
 mod duration;
 mod effect;
 mod findings;
+mod health;
 mod labels;
 mod pools;
 mod problem;
@@ -32,6 +33,7 @@ use cadastre_api::Mode;
 use cadastre_core::{AddrRange, Cidr, Family};
 
 pub use cni::{CniSettings, Conflist, InterfacePlugin};
+pub use health::HealthSettings;
 pub use problem::{Problem, SettingsError};
 pub use raw::RawSettings;
 use shape::Shape;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// What the agent sets up on its node.
     pub cni: CniSettings,
+    /// The endpoint by which agents see whether pods of other nodes are reached; `None` if there is none.
+    pub health: Option<HealthSettings>,
     /// Where the API server is, if the address that kubelet announces shall not be used.
     pub api_server: Option<ApiServer>,
     /// Logging of both.

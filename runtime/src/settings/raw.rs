@@ -38,6 +38,8 @@ pub struct RawSettings {
     #[serde(rename = "MTU")]
     #[schemars(range(min = 0, max = 65535))]
     pub mtu: Option<i64>,
+    /// The endpoint in the pod network by which agents see whether pods of other nodes are reached.
+    pub health_endpoint: RawHealthEndpoint,
     /// What only the operator reads.
     pub operator: RawOperator,
     /// What only the agent reads.
@@ -185,6 +187,18 @@ pub struct RawCni {
     /// The reference plugin that makes pods' interfaces: ptp (the default) or bridge.
     #[schemars(extend("enum" = ["ptp", "bridge", null]))]
     pub interface_plugin: Option<String>,
+}
+
+/// `healthEndpoint`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RawHealthEndpoint {
+    /// Whether each agent attaches a namespace of its own, like a pod, and probes those of other nodes from there. Default: true
+    /// if agents install a CNI configuration.
+    pub enabled: Option<bool>,
+    /// TCP port at which it answers, in its own namespace. Default: 4240.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i64>,
 }
 
 /// `operator`

@@ -7,7 +7,7 @@ use super::{LogFormat, ModeSettings, Settings};
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, families, operator, agent, cni, api_server, log, warnings } = self;
+        let Self { mode, families, operator, agent, cni, health, api_server, log, warnings } = self;
         let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         writeln!(f, "mode:             {}", mode.mode())?;
         writeln!(f, "families:         {}", list(families.iter().map(ToString::to_string).collect()))?;
@@ -39,6 +39,8 @@ impl fmt::Display for Settings {
         writeln!(f, "address cooling:  {}", show(agent.address_cooling))?;
         writeln!(f, "add wait:         {}", show(agent.add_wait))?;
         write!(f, "{cni}")?;
+        let health = health.map_or_else(|| "none".to_owned(), |health| format!("port {}", health.port));
+        writeln!(f, "health endpoint:  {health}")?;
         if let Some(api_server) = api_server {
             writeln!(f, "API server:       {}", api_server.url())?;
         }

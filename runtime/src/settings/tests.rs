@@ -335,6 +335,7 @@ fn nothing_written_is_cilium_s_cluster_pool() {
                     }),
                     routes: true,
                 },
+                health: Some(super::HealthSettings { port: 4240 }),
                 api_server: None,
                 log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
                 warnings: vec![],
@@ -504,6 +505,7 @@ address cooling:  30s
 add wait:         10s
 CNI:              plugin in /opt/cni/bin, configuration in /etc/cni/net.d: ptp, the node's MTU
 routes to nodes:  yes
+health endpoint:  port 4240
 API server:       https://api:6443
 log:              info as text
 warning:          ipam.clusterPoolIPv4 is the older spelling of ipam.operator.clusterPoolIPv4PodCIDRList: it works, but rename it
@@ -565,4 +567,25 @@ fn what_is_installed_follows_from_few_words() {
             "cni.interfacePlugin: \"macvlan\" is not built in; one of ptp, bridge is, and with cni.customConf the configuration is yours",
         ]
     );
+}
+
+#[test]
+fn the_health_endpoint_is_there_with_a_configuration_of_ours() {
+    let port = |text: &str| Settings::from_yaml(text).unwrap().health.map(|health| health.port);
+    for text in ["{}", "{healthEndpoint: {enabled: true}}", "{autoDirectNodeRoutes: false}"] {
+        assert_eq!(port(text), Some(4240), "{text}");
+    }
+    assert_eq!(port("{healthEndpoint: {port: 4000}}"), Some(4000));
+    for text in ["{cni: {install: false}}", "{cni: {customConf: true}}", "{healthEndpoint: {enabled: false}}"] {
+        assert_eq!(port(text), None, "{text}");
+    }
+    let problem = |text: &str| Settings::from_yaml(text).unwrap_err().to_string();
+    let said = problem("{cni: {customConf: true}, healthEndpoint: {enabled: true, port: 70000}}");
+    assert_eq!(
+        said,
+        "the settings have 2 problems:
+  healthEndpoint.enabled: true, but cni.customConf is true, and agents attach it by the configuration that they write themselves; remove one of the two
+  healthEndpoint.port: 70000 is not a port; write a number from 1 to 65535"
+    );
+    assert!(problem("{cni: {install: false}, healthEndpoint: {enabled: true}}").contains("cni.install is false"));
 }

@@ -15,7 +15,7 @@ use super::shape::Shape;
 use super::source::Tree;
 use super::{
     AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, Settings, cni, effect, labels, pools,
+    OperatorSettings, Settings, cni, effect, health, labels, pools,
 };
 
 /// Connections to a pod outlive it by less than this: two minutes is how long Linux keeps retrying one by default.
@@ -58,6 +58,7 @@ impl Settings {
         let operator = operator(raw, findings);
         let agent = agent(&raw.agent, findings);
         let cni = cni::settings(raw, findings);
+        let health = health::settings(&raw.health_endpoint, cni.as_ref(), findings);
         let api_server = api_server(raw, findings);
         let log = log(raw, findings);
         if let Some(built) = built {
@@ -65,7 +66,7 @@ impl Settings {
         }
         let warnings = findings.warnings.clone();
         let (operator, agent, cni, log) = (operator?, agent?, cni?, log?);
-        Some(Self { mode: mode?, families, operator, agent, cni, api_server, log, warnings })
+        Some(Self { mode: mode?, families, operator, agent, cni, health, api_server, log, warnings })
     }
 }
 

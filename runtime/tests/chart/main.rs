@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod documents;
+mod health;
 mod helm;
 mod monitoring;
 
