@@ -76,7 +76,7 @@ fn look_twice(sources: &Sources) -> anyhow::Result<Outcome> {
         sleep(PAUSE);
         (evidence, trouble) = gather(sources)?;
         let second = audit(&evidence);
-        findings.retain(|finding| second.contains(finding));
+        findings = second.into_iter().filter(|finding| findings.iter().any(|first| first.id == finding.id)).collect();
     }
     Ok(Outcome {
         findings,

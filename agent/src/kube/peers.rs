@@ -64,7 +64,7 @@ fn read(node: &Raw) -> Option<Peer> {
     match IPAMNodeSpec::deserialize(&node.spec) {
         Ok(spec) => Some(Peer { health: endpoint(node), ..spec.into() }),
         Err(error) => {
-            tracing::warn!(node = node.name_any(), %error, "this IPAMNode cannot be read; its routes stay");
+            tracing::warn!(node = node.name_any(), %error, "this IPAMNode cannot be read; what is known of it goes on");
             None
         }
     }

@@ -10,6 +10,7 @@
 //! No right to ask, because accounts and roles are uninstalled right after it. Should that be wrong, the next agent puts
 //! everything back as soon as it serves.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -79,9 +80,7 @@ pub async fn farewell(
             tracing::error!(%error, "left behind");
         }
     }
-    if let Err(error) = remove_routes().await {
-        tracing::error!(%error, "routes are left behind: ip route flush proto 202");
-    }
+    remove_routes().await;
 }
 
 /// Why the `DaemonSet` is not to come back, if it is not.
@@ -108,12 +107,24 @@ async fn pods_left(owner: &mpsc::UnboundedSender<Message>) -> bool {
     holders.await.map_or(true, |holders| !holders.is_empty())
 }
 
-async fn remove_routes() -> std::io::Result<()> {
-    let kernel = Kernel::open()?;
-    for route in kernel.ours().await? {
-        kernel.remove(&route).await?;
+/// All of this agent's, and of those before it.
+pub(super) async fn remove_routes() {
+    let left = |error: io::Error| tracing::error!(%error, "routes are left behind: ip route flush proto 202");
+    let ours = async {
+        let kernel = Kernel::open()?;
+        let ours = kernel.ours().await?;
+        io::Result::Ok((kernel, ours))
+    };
+    let (kernel, ours) = match ours.await {
+        Ok(ours) => ours,
+        Err(error) => return left(error),
+    };
+    for route in &ours {
+        match kernel.remove(route).await {
+            Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
+            Err(error) => left(error),
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

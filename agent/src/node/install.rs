@@ -39,6 +39,8 @@ pub struct Installer {
     mtu: Option<u32>,
     /// Configurations that runtimes prefer to ours.
     preferred: Vec<String>,
+    /// Whether those that an agent before this one set aside were looked for.
+    restored: bool,
 }
 
 /// The node's MTU, in bytes, as far as it was found out.
@@ -64,6 +66,7 @@ impl Installer {
             compared: None,
             mtu: None,
             preferred: Vec::new(),
+            restored: false,
         })
     }
 
@@ -100,16 +103,20 @@ impl Installer {
         let mtu = mtu.or(if node.settled { node.found.or(written) } else { written.or(node.found) });
         self.mtu = mtu;
         let plugin = interface_plugin.name();
-        if !self.bin.join(plugin).exists() {
+        if !self.has(plugin) {
             return Err(InstallError::NoInterfacePlugin { plugin, folder: self.bin.clone() });
         }
-        let maps_ports = self.bin.join(conflist::PORT_MAPPER).exists();
+        let maps_ports = self.has(conflist::PORT_MAPPER);
         let text = conflist(*interface_plugin, &Facts { mtu, maps_ports, socket: &self.socket });
         if there.as_ref() != Some(&text) {
             fs::create_dir_all(conf_path).map_err(PlaceError::of("make", conf_path))?;
             place::write(&path, text.as_bytes(), 0o600)?;
             let was = if there.is_some() { "it was another" } else { "there was none" };
             tracing::info!(path = %path.display(), plugin, mtu, was, "the CNI configuration is written");
+        }
+        if !exclusive && !self.restored {
+            self.restored = true;
+            others::restore(conf_path).into_iter().next().map_or(Ok(()), Err)?;
         }
         let others = others::of(conf_path)?;
         if *exclusive {
@@ -123,6 +130,11 @@ impl Installer {
             self.preferred = preferred;
         }
         Ok(())
+    }
+
+    /// Whether there is such a plugin. A link may lead to where only the node sees, and not this container.
+    fn has(&self, plugin: &str) -> bool {
+        self.bin.join(plugin).symlink_metadata().is_ok()
     }
 
     /// What is there, for people.
@@ -278,6 +290,15 @@ mod tests {
         let there = node.there("conf");
         assert!(alone.iter().all(|name| there.contains(name)), "{there:?}");
         assert_eq!(others::of(&node.folder.path().join("conf")).unwrap(), [] as [&str; 0]);
+
+        // No longer alone: they get their names back.
+        let conflist = Conflist { exclusive: false, ..node.installer.conflist.clone().unwrap() };
+        let mut next = Installer { conflist: Some(conflist), ..node.installer };
+        next.conflist(NodeMtu::default()).unwrap();
+        assert_eq!(next.preferred, ["00-multus.conf"]);
+        let conflist = Conflist { exclusive: true, ..next.conflist.clone().unwrap() };
+        node.installer = Installer { conflist: Some(conflist), ..next };
+        node.installer.conflist(NodeMtu::default()).unwrap();
 
         node.write("conf/10-flannel.conflist", "a new one");
         assert!(node.installer.remove(true).is_empty());

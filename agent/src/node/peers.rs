@@ -19,7 +19,7 @@ pub type Peers = Option<Nodes>;
 pub struct Peer {
     /// Where it is reached, in its order of preference.
     pub addresses: Vec<IpAddr>,
-    /// Its blocks, and whether each is retiring: pods may still use it.
+    /// Its blocks that lead there, and whether each is retiring: pods may still use it.
     pub blocks: Vec<(Cidr, bool)>,
     /// Where its agent answers in the pod network.
     pub health: Option<Endpoint>,
@@ -27,9 +27,10 @@ pub struct Peer {
 
 impl From<IPAMNodeSpec> for Peer {
     fn from(spec: IPAMNodeSpec) -> Self {
+        let leading = spec.ipam.allocated.iter().filter(|block| spec.ipam.pod_cidrs.contains(&block.cidr));
         Self {
             addresses: spec.addresses.iter().map(|address| address.ip).collect(),
-            blocks: spec.ipam.allocated.iter().map(|block| (block.cidr, block.retiring)).collect(),
+            blocks: leading.map(|block| (block.cidr, block.retiring)).collect(),
             health: None,
         }
     }

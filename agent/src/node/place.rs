@@ -29,7 +29,9 @@ fn remedy(source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room there",
         ErrorKind::ReadOnlyFilesystem => "; name a folder that can be written with cni.confPath or cni.binPath",
-        ErrorKind::PermissionDenied => "; see who owns the folder, and that the agent runs as root",
+        ErrorKind::PermissionDenied => {
+            "; see who owns the folder, that the agent runs as root, and what SELinux or AppArmor say (ausearch -m avc, dmesg)"
+        }
         _ => "",
     }
 }

@@ -12,6 +12,7 @@ use cadastre_runtime::CniSettings;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::farewell::remove_routes;
 use super::install::{Installer, NodeMtu};
 use super::kernel::{Kernel, RouteError};
 use super::peers::{Nodes, Peer, Peers};
@@ -71,6 +72,10 @@ pub async fn tend(
     cluster: Arc<watch::Sender<Cluster>>,
     metrics: Metrics,
 ) {
+    if !host.settings.routes {
+        // Those of an agent that was to make some: nobody else would ever remove them.
+        remove_routes().await;
+    }
     let installer = Installer::new(&host.settings, host.plugin.clone(), &host.socket);
     if installer.is_none() && !host.settings.routes {
         return std::future::pending().await;
@@ -161,11 +166,13 @@ impl Tender {
         let Some(peers) = peers else { return Ok(RoutesSeen { installed: there.len(), ..RoutesSeen::default() }) };
         let wanted = wanted(peers, &self.host.name, &own.blocks);
         let Change { remove, add } = change(&wanted, &there);
-        for route in &remove {
-            kernel.remove(route).await?;
-            tracing::info!(block = %route.to, via = %route.via, "route removed");
-        }
         let mut seen = RoutesSeen { unreached: wanted.unreached.clone(), ..RoutesSeen::default() };
+        for route in &remove {
+            match kernel.remove(route).await {
+                Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
+                Err(error) => seen.trouble = Some(format!("the route to {} cannot be removed: {error}", route.to)),
+            }
+        }
         let mut failed = BTreeSet::new();
         for route in &add {
             let node = wanted.routes.get(route).cloned().unwrap_or_default();

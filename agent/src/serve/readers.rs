@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// With the calls that are served and the ADDs that wait they stay below the 1024 files that a process may have open by
-/// default.
-const AT_ONCE: usize = 96;
+/// More than a full node starts pods at once: on a machine that is short of CPU each of their plugins may have connected, and
+/// not written yet.
+const AT_ONCE: usize = 256;
 
 /// Nobody gives way sooner: a plugin writes its line in one go, and the line may lie in the socket unread.
 const GRACE: Duration = Duration::from_millis(10);

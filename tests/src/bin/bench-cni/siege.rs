@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Twice what the agent reads at once.
-pub const WRITERS: usize = 200;
+pub const WRITERS: usize = 512;
 /// Between two bytes, and before somebody who was cut off comes again.
 const PAUSE: Duration = Duration::from_millis(100);
 
