@@ -103,7 +103,8 @@ fn routes(setup: &NodeSetup) -> Option<Part> {
         return Some(Part { ok: false, message: trouble.clone() });
     }
     let without = if unreached.is_empty() { String::new() } else { format!("; none to {}", some_of(unreached)) };
-    Some(Part { ok: true, message: format!("{installed} to {nodes} nodes{without}") })
+    let plural = if *nodes == 1 { "" } else { "s" };
+    Some(Part { ok: true, message: format!("{installed} to {nodes} node{plural}{without}") })
 }
 
 /// The first of many, and how many more there are.
