@@ -15,10 +15,10 @@ use cadastre_tests::Lab;
 use crate::page::Page;
 use crate::session::Session;
 
-/// On one cluster, which has nothing at first: pages that change it much come late, and the last one begins again.
+/// On one cluster, which has nothing at first, and again before the last one. Some show what an agent says after a while: they come
+/// when it has passed.
 const IN_ORDER: [&str; 18] = [
     "docs/usage/install.md",
-    "docs/usage/status.md",
     "docs/usage/cluster-pool.md",
     "docs/usage/changing-modes.md",
     "docs/usage/plan.md",
@@ -30,9 +30,10 @@ const IN_ORDER: [&str; 18] = [
     "docs/usage/failures.md",
     "docs/usage/cni.md",
     "docs/usage/node-network.md",
+    "docs/usage/restoring-a-backup.md",
+    "docs/usage/status.md",
     "docs/usage/new-nodes.md",
     "docs/usage/upgrade.md",
-    "docs/usage/restoring-a-backup.md",
     "docs/usage/uninstall.md",
     "README.md",
 ];

@@ -10,11 +10,11 @@
 //! ```
 
 use std::fs;
-use std::iter::Peekable;
-use std::str::{FromStr, Lines};
+use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use cadastre_tests::repo;
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// What a fence says it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +109,44 @@ impl Page {
     }
 
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let mut parser = Parser { lines: text.lines().peekable(), line: 0, next: Next::default(), items: Vec::new() };
-        while parser.lines.peek().is_some() {
-            parser.element().with_context(|| format!("{name}:{}", parser.line))?;
+        let (mut items, mut next, mut open) = (Vec::new(), Next::default(), None);
+        for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
+            let line = text[..range.start].matches('\n').count() + 1;
+            let what = match event {
+                Event::Start(Tag::CodeBlock(kind)) => {
+                    open = Some((language(&kind), String::new()));
+                    continue;
+                }
+                Event::Start(Tag::HtmlBlock) => {
+                    open = Some((Ok(Language::Text), String::new()));
+                    continue;
+                }
+                Event::Text(part) | Event::Html(part) => {
+                    if let Some((_, text)) = &mut open {
+                        *text += &part;
+                    }
+                    continue;
+                }
+                Event::End(TagEnd::CodeBlock) => {
+                    open.take().map(|(language, text)| Ok(Some(What::Block(next.take(language?, text)))))
+                }
+                Event::End(TagEnd::HtmlBlock) => open.take().map(|(_, text)| next.comment(&text)),
+                Event::InlineHtml(text) => Some(next.comment(&text)),
+                Event::Code(span) => Some(Ok(Some(What::Inline(span.into_string())))),
+                _ => None,
+            };
+            let what = what.transpose().with_context(|| format!("{name}:{line}"))?.flatten();
+            items.extend(what.map(|what| Item { line, what }));
         }
-        ensure!(parser.next == Next::default(), "{name}: its last comment is about no block");
-        Ok(Self { name: name.to_owned(), items: parser.items })
+        ensure!(next == Next::default(), "{name}: its last comment is about no block");
+        Ok(Self { name: name.to_owned(), items })
+    }
+}
+
+fn language(kind: &CodeBlockKind) -> Result<Language> {
+    match kind {
+        CodeBlockKind::Fenced(language) => language.parse(),
+        CodeBlockKind::Indented => bail!("a block is fenced"),
     }
 }
 
@@ -126,91 +158,44 @@ struct Next {
     not_run: Option<String>,
 }
 
-struct Parser<'a> {
-    lines: Peekable<Lines<'a>>,
-    line: usize,
-    next: Next,
-    items: Vec<Item>,
-}
-
-impl<'a> Parser<'a> {
-    fn take(&mut self) -> Option<&'a str> {
-        self.line += 1;
-        self.lines.next()
+impl Next {
+    fn take(&mut self, language: Language, text: String) -> Block {
+        let Self { on_each_node, code, not_run } = std::mem::take(self);
+        Block { language, text, on_each_node, code, not_run }
     }
 
-    /// A block, a comment, or a line.
-    fn element(&mut self) -> Result<()> {
-        let line = self.take().unwrap_or_default();
-        let (begin, text) = (self.line, line.trim_start());
-        if let Some(language) = text.strip_prefix("```") {
-            let block = self.block(language, line.len() - text.len())?;
-            self.items.push(Item { line: begin, what: What::Block(block) });
-        } else if let Some(text) = text.strip_prefix("<!--") {
-            let text = self.comment(text)?;
-            self.comment_means(begin, text.trim())?;
-        } else {
-            let spans = line.split('`').skip(1).step_by(2);
-            self.items.extend(spans.map(|span| Item { line: begin, what: What::Inline(span.to_owned()) }));
-        }
-        Ok(())
-    }
-
-    fn block(&mut self, language: &str, indent: usize) -> Result<Block> {
-        let language = language.parse()?;
-        let mut text = String::new();
-        loop {
-            let line = self.take().context("this block has no end")?;
-            if line.trim() == "```" {
-                break;
-            }
-            // A block in a list is indented like the list.
-            text += line.get(indent..).unwrap_or_default();
-            text.push('\n');
-        }
-        let Next { on_each_node, code, not_run } = std::mem::take(&mut self.next);
-        Ok(Block { language, text, on_each_node, code, not_run })
-    }
-
-    fn comment(&mut self, first: &str) -> Result<String> {
-        let mut text = first.to_owned();
-        while !text.trim_end().ends_with("-->") {
-            text.push('\n');
-            text += self.take().context("this comment has no end")?;
-        }
-        Ok(text.trim_end().trim_end_matches("-->").to_owned())
-    }
-
-    fn comment_means(&mut self, line: usize, text: &str) -> Result<()> {
+    fn comment(&mut self, html: &str) -> Result<Option<What>> {
+        let text = html.trim().strip_prefix("<!--").and_then(|text| text.strip_suffix("-->"));
+        let text = text.with_context(|| format!("of HTML only comments are known: {html}"))?.trim();
         let (key, rest) = text.split_once(':').unwrap_or((text, ""));
         let rest = rest.trim();
         match key {
-            "first" => self.items.push(Item { line, what: What::First(rest.to_owned()) }),
-            "then" => self.items.push(Item { line, what: What::Then(rest.to_owned()) }),
-            "on each node" => self.next.on_each_node = true,
-            "fails" => self.next.code = rest.parse().context("`fails` wants an exit code")?,
+            "first" => return Ok(Some(What::First(rest.to_owned()))),
+            "then" => return Ok(Some(What::Then(rest.to_owned()))),
+            "on each node" => self.on_each_node = true,
+            "fails" => self.code = rest.parse().context("`fails` wants an exit code")?,
             "not run" if rest.is_empty() => bail!("`not run` wants a reason"),
-            "not run" => self.next.not_run = Some(rest.to_owned()),
+            "not run" => self.not_run = Some(rest.to_owned()),
             // Tables that are generated.
             _ if key.starts_with("begin ") || key.starts_with("end ") => {}
             _ => bail!("no such comment: {key:?}"),
         }
-        Ok(())
+        Ok(None)
     }
 }
 
 #[test]
 fn a_page_is_taken_apart() -> Result<()> {
-    let text = "Look at `kubectl get nodes`.\n<!-- first:\na -->\n<!-- fails: 3 -->\n   ```sh\n   b\n     c\n   ```\n<!-- begin x -->\n```text\nd\n```\n";
+    let text = "Look at `kubectl get nodes`.\n\n<!-- first:\na -->\n<!-- fails: 3 -->\n```sh\nb\n  c\n```\n\n- x\n\n  ```text\n  d\n  ```\n<!-- begin x -->\n";
     let page = Page::parse("p.md", text)?;
     let sh = Block { language: Language::Sh, text: "b\n  c\n".into(), on_each_node: false, code: 3, not_run: None };
     let read = Block { language: Language::Text, text: "d\n".into(), code: 0, ..sh.clone() };
-    let whats: Vec<(usize, What)> = page.items.into_iter().map(|item| (item.line, item.what)).collect();
+    let whats: Vec<What> = page.items.into_iter().map(|item| item.what).collect();
     let inline = What::Inline("kubectl get nodes".into());
-    assert_eq!(whats, [(1, inline), (2, What::First("a".into())), (5, What::Block(sh)), (10, What::Block(read))]);
-    for wrong in
-        ["```\na\n```", "```bash\n```", "<!-- furst: a -->", "<!-- not run: -->", "<!-- fails: 1 -->", "```sh\n"]
-    {
+    assert_eq!(whats, [inline, What::First("a".into()), What::Block(sh), What::Block(read)]);
+    let wrong =
+        ["```\na\n```", "```bash\n```", "    a", "<br>", "<!-- furst: a -->", "<!-- not run: -->", "<!-- fails: 1 -->"];
+    for wrong in wrong {
         assert!(Page::parse("p.md", wrong).is_err(), "{wrong}");
     }
     Ok(())
