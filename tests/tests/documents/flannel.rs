@@ -23,7 +23,7 @@ const PODS: usize = 4;
 
 #[tokio::test]
 async fn pods_of_flannel_live_through_all_that_the_page_does() -> Result<()> {
-    if !crate::possible() {
+    if !Lab::for_tests()? {
         return Ok(());
     }
     let (lab, new) = tokio::try_join!(Lab::start_with(&FLAGS), ControlPlane::start())?;

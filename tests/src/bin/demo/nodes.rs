@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cadastre_tests::{ControlPlane, Lab, NAMESPACE, Output, Proc, Program, eventually};
+use cadastre_tests::{ControlPlane, Lab, NAMESPACE, Output, Proc, Program, Running, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -13,8 +13,6 @@ use kube::{Api, ResourceExt as _};
 use crate::show::Show;
 use crate::{SOON, VALUES, install, refusals};
 
-/// Of the pods that are shown, on both nodes together.
-const PODS: usize = 4;
 /// A node boots, notices that its pods are gone, and starts them anew.
 const REBOOT: Duration = Duration::from_mins(1);
 
@@ -31,7 +29,7 @@ pub async fn demo(show: &mut Show) -> Result<()> {
     ping(show, &lab, &pods).await?;
     show.step("Who has which address, as the agent of a node says");
     let agent = agent_on(&lab, 0).await?;
-    let status = ["exec", "-n", NAMESPACE, &agent, "--", "/cadastre-agent", "status", "--all-addresses"];
+    let status = ["exec", "-n", NAMESPACE, &agent, "--", "cadastre-agent", "status", "--all-addresses"];
     let said = kubectl(show, &lab.cp, &status).await?.ok()?;
     let here = pods.iter().filter(|pod| pod.node == lab.nodes[0].name());
     for pod in here {
@@ -70,46 +68,13 @@ fn with_images(values: &str) -> String {
     format!("{values}{}", Lab::IMAGE_VALUES)
 }
 
-/// A pod that is ready.
-struct Running {
-    name: String,
-    node: String,
-    addresses: Vec<IpAddr>,
-}
-
 async fn pods(show: &Show, lab: &Lab) -> Result<Vec<Running>> {
     show.step("Pods start on both nodes");
-    let deployment = lab.cp.folder().join("web.yaml");
-    std::fs::write(&deployment, Lab::deployment("web", PODS))?;
-    kubectl(show, &lab.cp, &["apply", "-f", &deployment.display().to_string()]).await?.ok()?;
-    let pods = eventually(REBOOT, "the pods", async || running(lab).await).await?;
+    show.command("kubectl apply -f -     # a Deployment of pods that do nothing");
+    let pods = lab.start_pods().await?;
     let columns = "-o=custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,ADDRESSES:.status.podIPs[*].ip";
     kubectl(show, &lab.cp, &["get", "pods", columns]).await?.ok()?;
     show.so("each pod has two addresses, of its node's blocks");
-    Ok(pods)
-}
-
-/// Those of the Deployment, if all are ready, each with addresses of its node's blocks that no other has.
-async fn running(lab: &Lab) -> Result<Vec<Running>> {
-    let list = ListParams::default().labels("app=web");
-    let blocks = lab.cp.blocks().await?;
-    let mut pods: Vec<Running> = Vec::new();
-    for pod in Api::<Pod>::namespaced(lab.cp.admin().await?, "default").list(&list).await? {
-        let name = pod.name_any();
-        let node = pod.spec.and_then(|spec| spec.node_name).with_context(|| format!("{name} is on no node"))?;
-        let status = pod.status.with_context(|| format!("{name} has no status"))?;
-        let ready = status.container_statuses.iter().flatten().any(|container| container.ready);
-        let addresses = status.pod_ips.unwrap_or_default().into_iter().map(|address| Ok(address.ip.parse()?));
-        let addresses: Vec<IpAddr> = addresses.collect::<Result<_>>()?;
-        ensure!(ready && addresses.len() == 2, "{name} is not ready, with {addresses:?}");
-        let of_node = blocks.get(&node).with_context(|| format!("{node} has no blocks"))?;
-        for address in &addresses {
-            ensure!(of_node.iter().any(|block| block.contains_addr(*address)), "{address} of {name} is not {node}'s");
-            ensure!(!pods.iter().any(|other| other.addresses.contains(address)), "{address} is there twice");
-        }
-        pods.push(Running { name, node, addresses });
-    }
-    ensure!(pods.len() == PODS, "{} of {PODS} are ready", pods.len());
     Ok(pods)
 }
 
@@ -148,7 +113,7 @@ async fn agent_on(lab: &Lab, node: usize) -> Result<String> {
 async fn widen(show: &Show, lab: &Lab) -> Result<()> {
     show.step("The pool is widened: a CIDR is appended in values.yaml");
     let wider = with_images(&VALUES.replace(r#"["10.0.0.0/8"]"#, r#"["10.0.0.0/8", "172.20.0.0/16"]"#));
-    install(show, &lab.cp, &wider, &["--wait"]).await?;
+    install(show, &lab.cp, &wider, &[]).await?;
     let pool = ["get", "ippools", "-o=custom-columns=NAME:.metadata.name,IPV4:.spec.ipv4.cidrs,FREE:.status.ipv4.free"];
     let shown = async || {
         let said = lab.cp.kubectl(&pool).await?.ok()?;
@@ -162,6 +127,9 @@ async fn widen(show: &Show, lab: &Lab) -> Result<()> {
 }
 
 async fn killed(show: &Show, lab: &Lab, pods: &[Running]) -> Result<()> {
+    // The pool's change rolls them, until about now.
+    let rolled = ["rollout", "status", "daemonset/cadastre-agent", "-n", NAMESPACE, "--timeout=1m"];
+    lab.cp.kubectl(&rolled).await?.ok()?;
     show.step("An agent is killed: pods run on, and one that starts meanwhile gets its addresses");
     let kill = "kill -9 $(pidof cadastre-agent)";
     show.command(&format!("{kill}     # on {}", lab.nodes[0].name()));
@@ -172,11 +140,7 @@ async fn killed(show: &Show, lab: &Lab, pods: &[Running]) -> Result<()> {
     show.command(&format!("kubectl {} '{place}'", late.join(" ")));
     show.output(&lab.cp.kubectl(&[&late[..], &[&place]].concat()).await?.ok()?);
     kubectl(show, &lab.cp, &["wait", "pod", "late", "--for=condition=Ready", "--timeout=1m"]).await?.ok()?;
-    let after = running(lab).await?;
-    ensure!(after.len() == pods.len(), "a pod is missing");
-    for (before, after) in pods.iter().zip(&after) {
-        ensure!(before.name == after.name && before.addresses == after.addresses, "{} has changed", before.name);
-    }
+    ensure!(lab.pods_now().await? == pods, "a pod has changed");
     show.so("every pod has the addresses that it had");
     Ok(())
 }
@@ -190,7 +154,7 @@ async fn reboot(show: &Show, lab: &mut Lab) -> Result<()> {
     lab.nodes[1].boot().await?;
     show.so("it boots");
     let anew = async || {
-        let (now, pods) = (attachments(lab).await?, running(lab).await?);
+        let (now, pods) = (attachments(lab).await?, lab.pods_now().await?);
         ensure!(!now.is_empty() && now.iter().all(|id| !old.contains(id)), "{now:?} are still those of before");
         Ok(pods)
     };
@@ -213,21 +177,18 @@ async fn attachments(lab: &Lab) -> Result<Vec<String>> {
 /// What ledger, agents, namespaces and Pods say is the same.
 async fn audits(show: &Show, lab: &Lab, values: &Path) -> Result<()> {
     show.step("An audit compares ledger, agents, network namespaces and Pods");
-    let operator = Program::ours("cadastre-operator")?.env("KUBECONFIG", lab.cp.kubeconfig_admin()?);
-    audit(show, &operator.args(["audit", "--config"]).arg(values)).await?;
+    let audit = Program::ours("cadastre-operator")?.env("KUBECONFIG", lab.cp.kubeconfig_admin()?);
+    let mut audits = vec![audit.args(["audit", "--config"]).arg(values)];
     for node in 0..lab.nodes.len() {
-        let pod = agent_on(lab, node).await?;
-        let agent = lab.cp.kubectl_program()?.args(["exec", "-n", NAMESPACE, &pod, "--", "/cadastre-agent", "audit"]);
-        audit(show, &agent).await?;
+        let agent = agent_on(lab, node).await?;
+        audits.push(lab.cp.kubectl_program()?.args(["exec", "-n", NAMESPACE, &agent, "--", "cadastre-agent", "audit"]));
+    }
+    for audit in audits {
+        show.command(&audit.to_string());
+        // An agent that has just started is heard a moment later.
+        show.output(&eventually(SOON, "an audit without findings", async || audit.run().await?.ok()).await?);
     }
     show.so("nothing is held twice, and nothing leaked");
-    Ok(())
-}
-
-async fn audit(show: &Show, program: &Program) -> Result<()> {
-    show.command(&program.to_string());
-    // An agent that has just started is heard a moment later.
-    show.output(&eventually(SOON, "an audit without findings", async || program.run().await?.ok()).await?);
     Ok(())
 }
 
