@@ -71,8 +71,13 @@ impl<'a> Session<'a> {
         match &item.what {
             What::First(script) => self.shell(script).await?.ok().map(drop),
             What::Then(script) => {
-                let shows = async || self.shell(script).await?.ok();
-                eventually(PATIENCE, "what the page says of it", shows).await.map(drop)
+                // The last try may be cut off without a word.
+                let mut last = String::new();
+                let shows = async || {
+                    let said = self.shell(script).await?.ok();
+                    said.inspect_err(|error| last = format!("{error:#}"))
+                };
+                eventually(PATIENCE, "what the page says of it", shows).await.with_context(|| last).map(drop)
             }
             What::Inline(span) => self.inline(span).await,
             What::Block(block) => self.block(block).await,
