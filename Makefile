@@ -29,7 +29,9 @@ FUZZ_TARGETS = $(or $(TARGETS),$(notdir $(wildcard tests/fuzz/corpus/*)))
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: prereqs tools release ## Show it at work on this machine: pods get addresses, a mode change is refused (needs root)
+demo: prereqs-cluster tools release ## Show it at work here, on two nodes if this machine can have them: pods get addresses, a mode change is refused (needs root)
+	@# Nodes need them; where there can be none the demo says so.
+	@if grep -q '^[0-9]*:[^:]*\bmemory\b' /proc/self/cgroup; then tests/tools/images.sh '$(BIN)' > /dev/null; fi
 	@cargo run -q -p cadastre-tests --bin demo
 
 test: prereqs-cluster tools ## Run everything: format, clippy, all tests, also those on a real API server (needs root)

@@ -107,7 +107,8 @@ fn routes(setup: &NodeSetup) -> Option<Part> {
         return Some(Part { ok: false, message: trouble.clone() });
     }
     let without = if unreached.is_empty() { String::new() } else { format!("; none to {}", some_of(unreached)) };
-    Some(Part { ok: true, message: format!("{installed} to {nodes} nodes{without}") })
+    let plural = if *nodes == 1 { "" } else { "s" };
+    Some(Part { ok: true, message: format!("{installed} to {nodes} node{plural}{without}") })
 }
 
 fn health(seen: &HealthSeen, now: BootTime) -> ClusterHealth {

@@ -214,6 +214,12 @@ async fn pods_get_the_addresses_that_they_ask_for() -> Result<()> {
     let uid = pods(&asking("router", &router.to_string())).await?;
     let refused = node.attach("router", &uid, "router").await.unwrap_err().to_string();
     assert!(refused.contains("\"code\":104"), "{refused}");
+
+    // Whoever waited for an agent to start is there before its watch.
+    let uid = pods(&asking("hasty", &v4.to_string())).await?;
+    node.agent.restart()?;
+    let refused = node.attach("hasty", &uid, "hasty").await.unwrap_err().to_string();
+    assert!(refused.contains("\"code\":102") && refused.contains("default/late"), "{refused}");
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! ADD ─▶ of ── the watch has the Pod ─▶ what it asks for
 //!          ├── it does not yet       ─▶ one live look, LOOK at most
 //!          │      └── no answer in that time ─▶ code 11: the runtime tries again
-//!          └── nothing heard so far, or the API server is away ─▶ nothing: pods start also without it
+//!          ├── it has none, as the agent has just started ─▶ its first answer, LOOK after the start at most
+//!          └── the API server is away ─▶ nothing: pods start also without it
 //! ```
 //! kubelet learns of a Pod by a watch like ours, some 100 ms before the runtime calls, so the live look is rare.
 
@@ -14,7 +15,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::chain;
 use super::pods::{Known, Pods, asked_by};
@@ -31,6 +32,8 @@ const AT_ONCE: usize = 32;
 pub struct Annotations {
     pods: Pods,
     questions: mpsc::Sender<Question>,
+    /// Until when an ADD waits for the watch to begin: those that waited for this agent are faster than it.
+    begins_by: Instant,
 }
 
 /// A live look, and where its answer goes.
@@ -45,11 +48,15 @@ impl Annotations {
     #[must_use]
     pub fn new(pods: Pods) -> (Self, mpsc::Receiver<Question>) {
         let (questions, queue) = mpsc::channel(AT_ONCE);
-        (Self { pods, questions }, queue)
+        (Self { pods, questions, begins_by: Instant::now() + LOOK }, queue)
     }
 
     /// The addresses that this Pod's annotations ask for, as they are written; `None` if the API server is too slow to say.
     pub async fn of(&self, pod: &PodName) -> Option<Vec<String>> {
+        if self.pods.look_up(pod) == Known::Nothing {
+            // Without an answer by then the API server is as good as away.
+            let _ = timeout_at(self.begins_by, self.pods.first_try()).await;
+        }
         match self.pods.look_up(pod) {
             Known::Pod(asked) => Some(asked),
             Known::Nothing => Some(Vec::new()),
@@ -83,4 +90,32 @@ pub async fn answer(client: Client, queue: mpsc::Receiver<Question>) {
         }
     };
     questions.for_each_concurrent(AT_ONCE, look).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a Pod is said to ask for by an agent that has just started, when `then` happens.
+    async fn asked(then: impl FnOnce(&Pods, &PodName)) -> Option<Vec<String>> {
+        let pods = Pods::default();
+        let pod = PodName { namespace: "default".into(), name: "web-0".into(), uid: None };
+        let (annotations, _queue) = Annotations::new(pods.clone());
+        let (asked, ()) = tokio::join!(annotations.of(&pod), async { then(&pods, &pod) });
+        asked
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_has_just_started_waits_for_its_watch() {
+        let answered = asked(|pods, pod| pods.complete_with(pod, "10.0.2.9")).await;
+        assert_eq!(answered, Some(vec!["10.0.2.9".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn but_not_for_an_api_server_that_is_away() {
+        let started = Instant::now();
+        assert_eq!(asked(|pods, _| pods.fail()).await, Some(Vec::new()));
+        assert!(started.elapsed() < LOOK);
+        assert_eq!(asked(|_, _| {}).await, Some(Vec::new()), "nor for one that says nothing, for long");
+    }
 }

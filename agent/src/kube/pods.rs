@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{afresh, chain};
 use crate::record::PodName;
@@ -24,6 +24,8 @@ const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 pub struct Pods {
     /// `None` until the first list is complete. Locked for one look or one change, never across an await.
     known: Arc<Mutex<Option<HashMap<String, Identity>>>>,
+    /// Whether the API server has answered the watch, or could not be asked.
+    tried: Arc<watch::Sender<bool>>,
 }
 
 /// One Pod.
@@ -109,6 +111,17 @@ impl Pods {
         found.map_or(Known::NotYet, |pod| Known::Pod(pod.asked.clone()))
     }
 
+    fn complete(&self, listed: HashMap<String, Identity>) {
+        *self.known() = Some(listed);
+        self.tried.send_replace(true);
+    }
+
+    /// Waits for the first answer to the watch, or the first error.
+    pub async fn first_try(&self) {
+        // It cannot be closed while `self` is there.
+        let _ = self.tried.subscribe().wait_for(|tried| *tried).await;
+    }
+
     fn known(&self) -> MutexGuard<'_, Option<HashMap<String, Identity>>> {
         // Every change is one insert, remove or replacement: what a panicking holder left is whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -131,10 +144,11 @@ pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>)
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the Pods of this node cannot be watched; nothing is reclaimed");
                 trouble.notify_one();
+                pods.tried.send_replace(true);
             }
             Ok(Event::Init) => listed = HashMap::new(),
             Ok(Event::InitApply(pod)) => drop(listed.insert(pod.uid().unwrap_or_default(), Identity::of(&pod))),
-            Ok(Event::InitDone) => *pods.known() = Some(std::mem::take(&mut listed)),
+            Ok(Event::InitDone) => pods.complete(std::mem::take(&mut listed)),
             Ok(Event::Apply(pod)) => {
                 if let Some(known) = &mut *pods.known() {
                     known.insert(pod.uid().unwrap_or_default(), Identity::of(&pod));
@@ -146,6 +160,21 @@ pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>)
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Pods {
+    /// The watch is complete: there is one Pod, which asks for this address.
+    pub fn complete_with(&self, pod: &PodName, asked: &str) {
+        let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+        let identity = Identity { namespace, name, config_hash: None, asked: vec![asked.to_owned()] };
+        self.complete([("u-1".to_owned(), identity)].into());
+    }
+
+    /// The watch has failed.
+    pub fn fail(&self) {
+        self.tried.send_replace(true);
     }
 }
 

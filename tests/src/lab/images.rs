@@ -17,7 +17,7 @@ pub(super) fn version() -> &'static str {
 
 /// The archive of an image.
 pub(super) fn archive(name: &str) -> Result<PathBuf> {
-    let path = paths::binary("images")?.join(format!("{name}-{}.tar", version()));
+    let path = paths::binary("cadastre-agent")?.with_file_name("images").join(format!("{name}-{}.tar", version()));
     if !path.exists() {
         bail!("{} does not exist: run `make images` first", path.display());
     }
@@ -29,6 +29,11 @@ impl Lab {
     pub const IMAGE_VALUES: &str = "operator: {image: {repository: localhost/cadastre/operator}}
 agent: {image: {repository: localhost/cadastre/agent}}
 ";
+
+    /// Fails unless they are built.
+    pub fn images() -> Result<()> {
+        IMAGES.iter().try_for_each(|name| archive(name).map(drop))
+    }
 
     /// The image of pods that do nothing. It has busybox, as `/bin/busybox`.
     pub fn pause_image() -> String {

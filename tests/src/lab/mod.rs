@@ -56,6 +56,11 @@ pub struct Lab {
 impl Lab {
     /// Starts one and waits until both nodes have registered. Ready they are when something gives pods a network.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With further flags of the controller manager.
+    pub async fn start_with(manager_flags: &[&str]) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         Self::possible().map_err(|reason| anyhow!("no cluster on this machine: {reason}"))?;
         Cgroups::sweep()?;
@@ -64,7 +69,9 @@ impl Lab {
         let network = Network::new(&NODES, &reaper).await?;
         let node = |number: usize| Node::new(NODES[number], number, &name, &network, &reaper);
         let mut nodes = [node(0)?, node(1)?];
-        let control_plane = ControlPlane::builder().service_cidr(SERVICES).controller_manager(&MANAGER_FLAGS);
+        let control_plane = ControlPlane::builder()
+            .service_cidr(SERVICES)
+            .controller_manager(&[&MANAGER_FLAGS[..], manager_flags].concat());
         let control_plane = control_plane.among(Arc::clone(&network.cp), NODES.map(str::to_owned).into());
         let [a, b] = &mut nodes;
         let (cp, a, b) = tokio::join!(control_plane.start(), a.boot(), b.boot());

@@ -12,6 +12,8 @@ use kube::{Api, ResourceExt as _};
 use super::Lab;
 use crate::{NAMESPACE, Program, RELEASE, eventually, until};
 
+/// What the Deployment of a test is called.
+const NAME: &str = "try";
 /// Pods of a test, on both nodes together.
 const PODS: usize = 6;
 const SOON: Duration = Duration::from_mins(1);
@@ -39,9 +41,32 @@ impl Lab {
         eventually(SOON, "the release's pods", ready).await
     }
 
+    /// A Deployment of pods that do nothing, evenly on both nodes, labelled `app` like its name.
+    pub fn deployment(name: &str, replicas: usize) -> String {
+        let spread = format!(
+            "{{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{app: {name}}}}}}}"
+        );
+        format!(
+            "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      topologySpreadConstraints: [{spread}]
+      containers: [{{name: main, image: {image}, imagePullPolicy: Never}}]
+",
+            image = Self::pause_image()
+        )
+    }
+
     /// Starts a Deployment with pods on both nodes, and waits until all run.
     pub async fn start_pods(&self) -> Result<Vec<Running>> {
-        self.cp.apply(&deployment()).await?.ok()?;
+        self.cp.apply(&Self::deployment(NAME, PODS)).await?.ok()?;
         self.pods().await
     }
 
@@ -52,7 +77,7 @@ impl Lab {
 
     /// As [`Lab::pods`], without waiting; by name.
     pub async fn pods_now(&self) -> Result<Vec<Running>> {
-        let of_test = ListParams::default().labels("app=try");
+        let of_test = ListParams::default().labels(&format!("app={NAME}"));
         let pods = Api::<Pod>::namespaced(self.cp.admin().await?, "default").list(&of_test).await?;
         let mut pods: Vec<Running> = pods.into_iter().filter(is_ready).map(Running::of).collect::<Result<_>>()?;
         pods.sort();
@@ -121,24 +146,4 @@ impl Running {
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn deployment() -> String {
-    let spread = "{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: try}}}";
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: try}}
-spec:
-  replicas: {PODS}
-  selector: {{matchLabels: {{app: try}}}}
-  template:
-    metadata: {{labels: {{app: try}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      topologySpreadConstraints: [{spread}]
-      containers: [{{name: main, image: {image}, imagePullPolicy: Never}}]
-",
-        image = Lab::pause_image()
-    )
 }
