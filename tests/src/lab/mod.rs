@@ -16,6 +16,7 @@
 mod audit;
 mod cgroups;
 mod config;
+mod failures;
 mod idle;
 mod images;
 mod network;
@@ -33,6 +34,7 @@ use anyhow::{Result, anyhow};
 
 pub use self::audit::{Sight, Verdict};
 use self::cgroups::Cgroups;
+pub use self::failures::Failures;
 use self::network::Network;
 pub use self::node::Node;
 pub use self::pods::{Running, is_ready};

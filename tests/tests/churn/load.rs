@@ -127,7 +127,7 @@ impl<'a> Load<'a> {
 
     /// One look at all pods, and what follows from it. The inner error is an API server that does not answer.
     async fn step(&mut self, aim: Aim) -> Result<Result<Vec<Pod>, String>> {
-        let listed = match timeout(PATIENCE, self.lab.pods(APP)).await {
+        let listed = match timeout(PATIENCE, self.lab.idle_pods(APP)).await {
             Ok(Ok(listed)) => listed,
             Ok(Err(error)) => return Ok(Err(format!("{error:#}"))),
             Err(_) => return Ok(Err("the API server does not answer".to_owned())),
@@ -189,8 +189,8 @@ impl<'a> Load<'a> {
             nodes.sort_unstable();
             nodes[0].0 += 1;
             self.number += 1;
-            let name = format!("{APP}-{fault}-{}", self.number);
-            new.push(Lab::pod(APP, &name, nodes[0].1)?);
+            let name = format!("{}-{}", prefix(fault), self.number);
+            new.push(Lab::idle_pod(APP, &name, nodes[0].1)?);
             let life = Life { fault, asked: Instant::now(), created: false, ready: false, deleted: false };
             self.lives.insert(name, life);
         }
@@ -198,6 +198,11 @@ impl<'a> Load<'a> {
         join_all(new.iter().map(|pod| timeout(PATIENCE, self.api.create(&fresh, pod)))).await;
         Ok(())
     }
+}
+
+/// What names of pods that were created under a fault begin with, before a dash.
+pub fn prefix(fault: usize) -> String {
+    format!("{APP}-{fault}")
 }
 
 /// Fails if two pods that run have one address, at whatever moment.

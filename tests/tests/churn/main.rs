@@ -11,7 +11,6 @@
 //! cluster, the test says why and passes.
 
 mod away;
-mod events;
 mod faults;
 mod load;
 mod table;
@@ -20,9 +19,8 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use cadastre_tests::{DUAL_STACK, Lab, eventually};
+use cadastre_tests::{DUAL_STACK, Failures, Lab, eventually};
 
-use crate::events::Failures;
 use crate::faults::Fault;
 use crate::load::{Load, PODS};
 use crate::table::Row;
@@ -42,8 +40,7 @@ const AUDIT_TIMEOUT: Duration = Duration::from_mins(2);
 
 #[tokio::test]
 async fn pods_that_come_and_go_under_faults_leave_no_address_behind() -> Result<()> {
-    if let Err(reason) = Lab::possible() {
-        eprintln!("skipped: {reason}");
+    if !Lab::for_tests()? {
         return Ok(());
     }
     let (seconds, values) = match env::var("CADASTRE_CHURN") {
@@ -66,7 +63,7 @@ async fn pods_that_come_and_go_under_faults_leave_no_address_behind() -> Result<
         }));
         let away = away.await.with_context(|| fault.name())?;
         let audited = timed(audit(&lab, PODS)).await.with_context(|| format!("audit after: {}", fault.name()))?;
-        let failures = Failures::seen(&lab, number).await?;
+        let failures = Failures::of_pods(&lab, &load::prefix(number)).await?;
         let row = Row { fault, times, tally: load.tally(number), failures, away, rested, audited };
         println!("{row}");
         rows.push(row);
@@ -87,14 +84,16 @@ async fn timed(work: impl Future<Output = Result<()>>) -> Result<Duration> {
 
 /// Waits until all that is said is the same, and so many Pods have addresses; then the commands have to find nothing.
 async fn audit(lab: &Lab, pods: usize) -> Result<()> {
-    eventually(AUDIT_TIMEOUT, "everybody to say the same", async || {
+    // The last try may be cut off.
+    let mut said = String::new();
+    let same = eventually(AUDIT_TIMEOUT, "everybody to say the same", async || {
         let sight = lab.look().await?;
-        sight.verdict().ok()?;
-        ensure!(sight.pods() == pods, "{} Pods have addresses", sight.pods());
+        said = format!("{} Pods have addresses; {:#?}", sight.pods(), sight.verdict());
+        ensure!(sight.verdict().is_good() && sight.pods() == pods, "as above");
         Ok(())
-    })
-    .await?;
-    // Pods of the release that are still to be replaced have nobody to ask.
-    eventually(AUDIT_TIMEOUT, "the release's pods", async || lab.release_ready().await).await?;
+    });
+    same.await.with_context(|| said.clone())?;
+    // A pod of the release that is being replaced cannot be asked.
+    lab.release_ready().await?;
     lab.audits_find_nothing().await
 }

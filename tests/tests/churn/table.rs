@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cadastre_tests::Failures;
 
 use crate::away::PLUGIN_WAITS;
-use crate::events::Failures;
 use crate::faults::Fault;
 use crate::load::Tally;
 
@@ -39,7 +39,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { fault, times, tally, failures, away, rested, audited } = self;
         write!(f, "{:<27}{times:>6}{:>6}", fault.name(), tally.created)?;
-        write!(f, "{:>8}{:>8}{:>7}{:>5}", failures.plugin, failures.other, tally.failed, tally.lost)?;
+        write!(f, "{:>8}{:>8}{:>7}{:>5}", failures.plugin, failures.runtime, tally.failed, tally.lost)?;
         let [slowest, away, rested, audited] = [&tally.slowest, away, rested, audited].map(Duration::as_secs_f64);
         write!(f, "{slowest:>8.1}{away:>6.1}{rested:>6.1}{audited:>6.1}")?;
         failures.messages.iter().try_for_each(|(message, count)| write!(f, "\n  {count} × {message}"))
