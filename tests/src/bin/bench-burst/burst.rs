@@ -68,7 +68,8 @@ async fn warm_up(stage: &Stage, subject: Subject) -> Result<()> {
 /// Creates pods with this label, and waits until they are ready.
 async fn start(lab: &Lab, app: &str, node: &str, pods: usize) -> Result<()> {
     let api = Api::<Pod>::namespaced(lab.cp.admin().await?, "default");
-    let new = (0..pods).map(|number| Lab::idle_pod(app, &format!("{app}-{number}"), node)).collect::<Result<Vec<_>>>()?;
+    let new =
+        (0..pods).map(|number| Lab::idle_pod(app, &format!("{app}-{number}"), node)).collect::<Result<Vec<_>>>()?;
     let fresh = PostParams::default();
     let creates = async {
         let creates = stream::iter(&new).map(|pod| api.create(&fresh, pod));
