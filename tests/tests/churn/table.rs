@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use cadastre_tests::Failures;
 
-use crate::away::PLUGIN_WAITS;
+use crate::away::TOO_LONG;
 use crate::faults::Fault;
 use crate::load::Tally;
 
@@ -54,7 +54,7 @@ impl Row {
         // The controller manager deletes pods of Nodes that are not there.
         ensure!(tally.lost == 0 || *fault == Fault::NodeDeleted, "{}: {tally:?}", fault.name());
         ensure!(
-            failures.plugin == 0 || *away > PLUGIN_WAITS,
+            failures.plugin == 0 || *away > TOO_LONG,
             "{}: plugins failed, and no node was without an agent for more than {away:?}: {failures:?}",
             fault.name()
         );
