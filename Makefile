@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster cluster-down images simulate soak fuzz lint fmt bench bench-bringup bench-cni deny tools tools-path \
+.PHONY: help demo test e2e cluster cluster-down images simulate soak fuzz lint fmt bench bench-bringup bench-cni bench-burst deny tools tools-path \
   release bin-path generate clean-cache prereqs prereqs-cluster
 # Targets follow each other; cargo and go use all cores by themselves.
 .NOTPARALLEL:
@@ -57,9 +57,10 @@ simulate: ## Run the operators' simulation under many seeds: make simulate SEEDS
 	CADASTRE_SEEDS='$(or $(SEEDS),100000)' cargo test --release -p cadastre-engine --test simulation -- --nocapture | \
 	  awk '/^seed / { if (++n % 10000 == 0) print n " schedules done"; next } { print }'
 
-soak: prereqs tools release ## Kill agents at random and replace the plugin, for a release: make soak KILLS=1000 ADDS=10000 (the defaults)
+soak: prereqs-cluster tools images ## Kill agents, replace the plugin, make faults under churn of pods, for a release: make soak KILLS=1000 ADDS=10000 CHURN=1800 (the defaults)
 	CADASTRE_KILLS='$(or $(KILLS),1000)' CADASTRE_ADDS='$(or $(ADDS),10000)' \
 	  cargo test -p cadastre-tests --test agent_load -- --nocapture
+	CADASTRE_CHURN='$(or $(CHURN),1800)' cargo test -p cadastre-tests --test churn -- --nocapture
 
 fuzz: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/fuzz
 # Ours is little of what is compiled: optimised less, it is built in half the time.
@@ -86,6 +87,9 @@ bench-bringup: prereqs tools release ## Measure node bring-up, restart and memor
 
 bench-cni: prereqs tools release ## Measure an address for a pod, plugin and agent, beside host-local (ROUNDS= HELD= NETWORK=)
 	@cargo run -q --release -p cadastre-tests --bin bench-cni
+
+bench-burst: prereqs-cluster tools images ## Measure 110 pods at once on one node, beside host-local (ROUNDS= PODS=)
+	@cargo run -q --release -p cadastre-tests --bin bench-burst
 
 deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)
 	@[ -x '$(CACHE)/cargo/bin/cargo-deny' ] || \

@@ -63,7 +63,7 @@ pub use eventually::{Probe, eventually, until};
 pub use fabric::{Fabric, Host, MTU};
 pub use figures::{Goal, Spread, print_goals, quantile, short};
 pub use history::History;
-pub use lab::{Lab, Node, Running, is_ready};
+pub use lab::{Failures, Lab, Node, Running, Sight, Verdict, is_ready};
 pub use lone::{Lone, Seed, ask, holders};
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;

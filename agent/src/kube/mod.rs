@@ -13,6 +13,7 @@
 mod afresh;
 mod annotations;
 mod assignment;
+mod head;
 mod peers;
 mod pods;
 mod publish;

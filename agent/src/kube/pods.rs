@@ -13,6 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 
+use super::head::Head;
 use super::{afresh, chain};
 use crate::record::PodName;
 
@@ -50,7 +51,7 @@ pub enum Known {
 }
 
 /// As the plugin would pass it on. What is no address of the family is named when it is asked for.
-fn asked_in(pod: &PartialObjectMeta<Pod>, key: &str, family: Family) -> Option<String> {
+fn asked_in(pod: &impl ResourceExt, key: &str, family: Family) -> Option<String> {
     let text = pod.annotations().get(key).filter(|text| !text.trim().is_empty())?;
     let address = asked::address(text).filter(|address| Family::of(*address) == family);
     Some(address.map_or_else(|| format!("{} of {key}", beginning(text)), |address| address.to_string()))
@@ -71,7 +72,7 @@ pub fn asked_by(found: &PartialObjectMeta<Pod>, named: &PodName) -> Vec<String> 
 }
 
 impl Identity {
-    fn of(pod: &PartialObjectMeta<Pod>) -> Self {
+    fn of(pod: &impl ResourceExt) -> Self {
         Self {
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
@@ -137,7 +138,7 @@ pub async fn is_gone(client: &Client, named: &PodName) -> Result<bool, kube::Err
 
 pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut events = pin!(afresh::watch(Api::<PartialObjectMeta<Pod>>::all(client), config));
+    let mut events = pin!(afresh::watch(Api::<Head<Pod>>::all(client), config));
     let mut listed = HashMap::new();
     while let Some(event) = events.next().await {
         match event {

@@ -13,8 +13,11 @@
 //! Clusters see nothing of each other and nothing of the machine's network, so addresses are the same in each. When one is
 //! dropped, or its process dies, all its processes die, and `tests/lab/reap.sh` removes what is left.
 
+mod audit;
 mod cgroups;
 mod config;
+mod failures;
+mod idle;
 mod images;
 mod network;
 mod node;
@@ -29,7 +32,9 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+pub use self::audit::{Sight, Verdict};
 use self::cgroups::Cgroups;
+pub use self::failures::Failures;
 use self::network::Network;
 pub use self::node::Node;
 pub use self::pods::{Running, is_ready};

@@ -26,6 +26,10 @@ const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shif
 const PID_FILE: &str = "etc/pid";
 /// Into every namespace of a process.
 const ALL: [&str; 9] = ["-C", "-m", "-n", "-p", "-u", "-i", "-r", "-w", "--"];
+/// Some may end by themselves meanwhile.
+const KILL_ALL: &str = r#"for process in /proc/[0-9]*; do
+    read -r name 2>/dev/null < "$process/comm" && [ "$name" = "$0" ] && kill -9 "${process#/proc/}" 2>/dev/null && echo
+done; true"#;
 /// Plugins that runtime and networks call; the rest is for whoever tests it to put there.
 const PLUGINS: [&str; 4] = ["loopback", "bridge", "ptp", "portmap"];
 
@@ -101,6 +105,12 @@ impl Node {
     pub async fn exec(&self, command: &[&str]) -> Result<Output> {
         let (program, args) = command.split_first().context("no command")?;
         self.program(program)?.args(args).run().await
+    }
+
+    /// Kills every process in it whose program has this name, which the kernel cuts after 15 bytes; how many there were.
+    pub async fn kill_all(&self, name: &str) -> Result<usize> {
+        let name: String = name.chars().take(15).collect();
+        Ok(self.exec(&["sh", "-c", KILL_ALL, &name]).await?.ok()?.lines().count())
     }
 
     /// What keeps pods running. Its `pid` is that of what entered the node; to kill it ends containerd, and no pod.
