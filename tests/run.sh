@@ -70,11 +70,11 @@ run_program() {
 }
 export -f run_program
 
-# Most tests wait for other processes most of the time, so as many programs as there are cores run at once.
+# Most tests wait for other processes most of the time, so one program more than there are cores runs at once.
 tests() {
   local built=$logs/built failed=0
   cargo test --workspace --no-run --message-format=json-render-diagnostics > "$built" || return 1
-  programs "$built" | xargs -P "$(nproc)" -L 1 bash -c 'run_program "$@"' - || failed=1
+  programs "$built" | xargs -P "$(($(nproc) + 1))" -L 1 bash -c 'run_program "$@"' - || failed=1
   cat "$logs"/*.time | sort -u > "$times"
   cargo test --quiet --workspace --doc || failed=1
   return $failed
