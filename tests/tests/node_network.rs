@@ -109,7 +109,7 @@ async fn everybody_reaches_everybody(env: &[(&str, &str)], plugin: &str) -> Resu
     let status = two.status(0).await?;
     let installed = status["cni"]["message"].as_str().context("nothing installed")?;
     assert!(status["cni"]["ok"] == true && installed.contains(&format!("({plugin}, MTU {MTU})")), "{status}");
-    assert_eq!(status["routes"]["message"], "2 to 1 nodes");
+    assert_eq!(status["routes"]["message"], "2 to 1 node");
     assert!(two.agents[0].http_in(two.hosts[0].netns(), "/metrics").await?.contains("\ncadastre_agent_routes 2\n"));
     for (number, space) in spaces.iter().enumerate() {
         two.cni(number)?.del(&Attachment::new(space)).await?;
@@ -152,7 +152,7 @@ async fn routes_follow_nodes_and_come_back_and_those_of_others_stay() -> Result<
 
     // One behind a router is for the network to reach.
     two.cp.create_nodes([node("n9").ready(false).addresses(["172.30.0.9", "fd99::9"])]).await?;
-    let expected = "2 to 1 nodes; none to n9 (172.30.0.9 is not on a link of this node)";
+    let expected = "2 to 1 node; none to n9 (172.30.0.9 is not on a link of this node)";
     let named = async || Ok(two.status(0).await?["routes"]["message"] == expected);
     until("the node that no route leads to is named", named).await.with_context(|| two.agents[0].tail())?;
     let counted = two.agents[0].http_in(first.netns(), "/metrics").await?;

@@ -27,6 +27,8 @@ pub struct Sight {
     spaces: Vec<(String, String, IpAddr)>,
     /// Node and name of each Pod's address.
     pods: Vec<(String, String, IpAddr)>,
+    /// Node and name of each address that an agent published as its health endpoint's, and that answered as this node.
+    endpoints: Vec<(String, String, IpAddr)>,
     /// Node and owner of each address that is held.
     held: Vec<(String, String, IpAddr)>,
     /// Blocks that are held, with their node.
@@ -55,6 +57,9 @@ impl Lab {
             let (name, report) = (node.name(), node.report().await?);
             sight.held.extend(held_by(&report)?.into_iter().map(|(owner, ip)| (name.to_owned(), owner, ip)));
         }
+        for (node, ip) in self.endpoints().await? {
+            sight.endpoints.push((node, "health".to_owned(), ip));
+        }
         for pod in Api::<Pod>::all(self.cp.admin().await?).list(&ListParams::default()).await? {
             sight.pods.extend(addresses_of(&pod)?);
         }
@@ -62,6 +67,21 @@ impl Lab {
         let held = entries.filter(|entry| entry.state == BlockState::Held);
         sight.blocks = held.map(|entry| (entry.block, entry.node)).collect();
         Ok(sight)
+    }
+
+    /// Each node with the addresses of its agent's endpoint that answer with the node's name.
+    async fn endpoints(&self) -> Result<Vec<(String, IpAddr)>> {
+        let mut answering = Vec::new();
+        for (name, published) in self.cp.ipam_nodes().await? {
+            let Some(node) = self.nodes.iter().find(|node| node.name() == name) else { continue };
+            let Some(endpoint) = published.status.and_then(|status| status.health_endpoint) else { continue };
+            for ip in endpoint.addresses {
+                let (host, port) = (ip.to_string(), endpoint.port.to_string());
+                let said = node.exec(&["busybox", "nc", "-w", "2", &host, &port]).await?.stdout;
+                answering.extend((said.trim() == name).then_some((name.clone(), ip)));
+            }
+        }
+        Ok(answering)
     }
 }
 
@@ -119,7 +139,9 @@ impl Sight {
 
     /// Compares what was said.
     pub fn verdict(&self) -> Verdict {
-        let Self { spaces, pods, held, blocks } = self;
+        let Self { spaces, pods, endpoints, held, blocks } = self;
+        // An endpoint is a pod that no API server knows, in a namespace that has no name.
+        let [spaces, pods] = &[spaces, pods].map(|said| [&said[..], endpoints].concat());
         let mut verdict = Verdict::default();
         for (what, said) in [("in two namespaces", spaces), ("of two Pods", pods), ("held twice", held)] {
             verdict.duplicates.extend(twice(said).map(|(one, other)| format!("{what}: {one:?}, {other:?}")));
@@ -182,7 +204,9 @@ mod tests {
         let rows = |one, other| said(&[("a", one, "10.0.0.2"), ("b", other, "10.0.1.2")]);
         let block = |cidr: &str, node: &str| (cidr.parse().unwrap(), node.to_owned());
         let blocks = vec![block("10.0.0.0/24", "a"), block("10.0.1.0/24", "b")];
-        Sight { spaces: rows("cni-1", "cni-2"), pods: rows("p", "q"), held: rows("x/p", "x/q"), blocks }
+        let (mut held, endpoints) = (rows("x/p", "x/q"), said(&[("a", "health", "10.0.0.8")]));
+        held.extend(endpoints.clone());
+        Sight { spaces: rows("cni-1", "cni-2"), pods: rows("p", "q"), endpoints, held, blocks }
     }
 
     /// How many duplicates, leaks and other findings there are once this was spoiled.
@@ -196,7 +220,7 @@ mod tests {
     #[test]
     fn each_witness_alone_can_show_what_is_wrong() {
         type Spoil = fn(&mut Sight);
-        let cases: [(&str, Spoil, [usize; 3]); 9] = [
+        let cases: [(&str, Spoil, [usize; 3]); 10] = [
             ("nothing", |_| {}, [0, 0, 0]),
             ("an address in two namespaces", |s| s.spaces.extend(said(&[("b", "cni-3", "10.0.0.2")])), [1, 1, 0]),
             ("an address of two Pods", |s| s.pods.extend(said(&[("a", "r", "10.0.0.2")])), [1, 0, 0]),
@@ -204,7 +228,8 @@ mod tests {
             ("a block within another's", |s| s.blocks[1].0 = "10.0.0.0/16".parse().unwrap(), [1, 0, 0]),
             ("held for nobody", |s| s.held.extend(said(&[("a", "x/r", "10.0.0.9")])), [0, 1, 0]),
             ("a namespace that nobody removed", |s| s.spaces.extend(said(&[("a", "cni-3", "10.0.0.9")])), [0, 1, 0]),
-            ("held by nobody", |s| s.held.truncate(1), [0, 0, 1]),
+            ("held by nobody", |s| s.held.retain(|(_, owner, _)| owner != "x/q"), [0, 0, 1]),
+            ("an endpoint that does not answer", |s| s.endpoints.clear(), [0, 1, 0]),
             ("a block that is not the node's", |s| s.blocks.truncate(1), [0, 0, 1]),
         ];
         for (what, spoil, expected) in cases {
