@@ -182,7 +182,7 @@ fn values_that_platform_engineers_set_are_accepted() {
     });
     let deployment = &objects(&values, "operator.yaml")[0];
     let pod = &deployment["spec"]["template"]["spec"];
-    let image = format!("cadastre/operator@sha256:{}", "0".repeat(64));
+    let image = format!("localhost/cadastre/operator@sha256:{}", "0".repeat(64));
     assert_eq!(pod["containers"][0]["image"], image);
     assert_eq!(pod["containers"][0]["env"][1]["value"], "debug");
     assert_eq!(pod["imagePullSecrets"][0]["name"], "pull");
