@@ -25,9 +25,25 @@ pub fn crds_yaml() -> Result<String, GenerateError> {
     for crd in crds() {
         // Through JSON values, so that keys are sorted and absent fields stay absent.
         stream.push_str("---\n");
-        stream.push_str(&serde_saphyr::to_string(&serde_json::to_value(&crd)?)?);
+        let mut crd = serde_json::to_value(&crd)?;
+        drop_unknown_formats(&mut crd);
+        stream.push_str(&serde_saphyr::to_string(&crd)?);
     }
     Ok(stream)
+}
+
+/// The API server knows no formats of unsigned numbers, and warns whoever installs of each. Their bounds say the same.
+fn drop_unknown_formats(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(drop_unknown_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_unknown_formats),
+        _ => {}
+    }
 }
 
 /// The chart's `values.schema.json`: what the settings may hold, and what else the chart reads.
@@ -107,5 +123,6 @@ mod tests {
         let yaml = crds_yaml().unwrap();
         assert_eq!(yaml.matches("---\n").count(), crds().len());
         assert_eq!(yaml.matches("\nmetadata:\n").count(), crds().len());
+        assert!(!yaml.contains("format: uint"), "the API server warns of it");
     }
 }

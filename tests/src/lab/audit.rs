@@ -78,7 +78,8 @@ impl Lab {
             for ip in endpoint.addresses {
                 let (host, port) = (ip.to_string(), endpoint.port.to_string());
                 let said = node.exec(&["busybox", "nc", "-w", "2", &host, &port]).await?.stdout;
-                answering.extend((said.trim() == name).then_some((name.clone(), ip)));
+                let from = said.split_whitespace().last();
+                answering.extend((from == Some(name.as_str())).then_some((name.clone(), ip)));
             }
         }
         Ok(answering)
