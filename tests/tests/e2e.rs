@@ -2,7 +2,7 @@
 //! that reboots keeps none and loses none, and a cluster of tests leaves nothing on the machine. Where there can be no such
 //! cluster, the tests say why and pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use anyhow::{Result, ensure};
-use cadastre_tests::{DUAL_STACK, Lab, Program, eventually, held, until};
+use cadastre_tests::{DUAL_STACK, Lab, Program, eventually, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
@@ -68,7 +68,7 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     }
 
     let started = Instant::now();
-    let old: BTreeSet<String> = attachments(&lab, 0).await?.into_values().collect();
+    let old: BTreeSet<String> = lab.nodes[0].attachments().await?.into_values().collect();
     let boot_id = lab.nodes[0].boot_id()?.to_owned();
     lab.nodes[0].kill().await?;
     lab.nodes[0].boot().await?;
@@ -78,10 +78,10 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     })
     .await?;
     // From its first word on: reconciliation would release them too, a minute later.
-    let first = eventually(Duration::from_mins(1), "the agent", async || attachments(&lab, 0).await).await?;
+    let first = eventually(Duration::from_mins(1), "the agent", async || lab.nodes[0].attachments().await).await?;
     assert!(first.values().all(|id| !old.contains(id)), "one of {old:?} is still in {first:?}");
     let holders = async || -> Result<()> {
-        let (pods, held) = (lab.pods_now().await?, attachments(&lab, 0).await?);
+        let (pods, held) = (lab.pods_now().await?, lab.nodes[0].attachments().await?);
         let here = pods.iter().filter(|pod| pod.node == lab.nodes[0].name()).flat_map(|pod| pod.addresses.clone());
         let (here, held): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (here.collect(), held.into_keys().collect());
         ensure!(here == held, "pods have {here:?}, and the agent holds {held:?}");
@@ -116,13 +116,6 @@ async fn status(lab: &Lab, node: usize, flags: &[&str]) -> Result<String> {
     let socket = lab.nodes[node].path("/run/cadastre/cadastre.sock")?;
     let status = Program::ours("cadastre-agent")?.arg("status").args(flags).arg("--socket").arg(socket);
     Ok(status.run().await?.stdout)
-}
-
-/// The addresses that pods hold, by their agent's word, with their container IDs.
-async fn attachments(lab: &Lab, node: usize) -> Result<BTreeMap<IpAddr, String>> {
-    let mut held = held(&serde_json::from_str(&status(lab, node, &["-o", "json"]).await?)?)?;
-    held.retain(|_, id| id != "cadastre-health");
-    Ok(held)
 }
 
 /// Agents reach each other's endpoints, each of which has an address of both families.

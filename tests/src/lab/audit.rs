@@ -93,6 +93,13 @@ impl Node {
         said.lines().map(|line| space(line).with_context(|| format!("{}: {line}", self.name()))).collect()
     }
 
+    /// The addresses that pods hold, by its agent's word, with their container IDs. The agent's own endpoint has always the same.
+    pub async fn attachments(&self) -> Result<BTreeMap<IpAddr, String>> {
+        let mut held = held(&self.report().await?)?;
+        held.retain(|_, id| id != "cadastre-health");
+        Ok(held)
+    }
+
     /// What its agent says of itself.
     pub async fn report(&self) -> Result<Value> {
         let status = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]);

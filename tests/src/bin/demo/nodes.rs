@@ -148,13 +148,14 @@ async fn killed(show: &Show, lab: &Lab, pods: &[Running]) -> Result<()> {
 async fn reboot(show: &Show, lab: &mut Lab) -> Result<()> {
     let name = lab.nodes[1].name().to_owned();
     show.step(&format!("Power loss on {name}: its pods start anew, with new addresses"));
-    let old = attachments(lab).await?;
+    let old: Vec<String> = lab.nodes[1].attachments().await?.into_values().collect();
     lab.nodes[1].kill().await?;
     show.so("it is off");
     lab.nodes[1].boot().await?;
     show.so("it boots");
     let anew = async || {
-        let (now, pods) = (attachments(lab).await?, lab.pods_now().await?);
+        let (now, pods) = (lab.nodes[1].attachments().await?, lab.pods_now().await?);
+        let now: Vec<String> = now.into_values().collect();
         ensure!(!now.is_empty() && now.iter().all(|id| !old.contains(id)), "{now:?} are still those of before");
         Ok(pods)
     };
@@ -164,14 +165,6 @@ async fn reboot(show: &Show, lab: &mut Lab) -> Result<()> {
     show.output(&pinged(show, lab, from, to.addresses[0]).await?);
     show.so("its pods are back, and no address of before is still held");
     Ok(())
-}
-
-/// The containers that hold addresses on the second node, by the word of its agent.
-async fn attachments(lab: &Lab) -> Result<Vec<String>> {
-    let socket = lab.nodes[1].path("/run/cadastre/cadastre.sock")?;
-    let status = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]).arg(socket);
-    let held = cadastre_tests::held(&serde_json::from_str(&status.run().await?.stdout)?)?;
-    Ok(held.into_values().collect())
 }
 
 /// What ledger, agents, namespaces and Pods say is the same.
