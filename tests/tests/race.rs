@@ -64,8 +64,8 @@ async fn race(count: usize, reads: Option<Fault>, writes: Option<Fault>) -> Resu
     ensure!(history.served() <= all, "{} nodes were given blocks", history.served());
     ensure!(one.is_running() && two.is_running(), "{}\n{}", one.tail(), two.tail());
     let writes = cp.count(|event| is_done(event) && event.resource == "ipamnodes").await?;
-    // A few, in case that one operator repeats what the other did.
-    ensure!(writes <= all + gone + all / 50, "{writes} writes for {all} IPAMNodes, of which {gone} went");
+    // A few, in case that one operator repeats what the other did: more of them the slower the machine is.
+    ensure!(writes <= all + gone + all / 20, "{writes} writes for {all} IPAMNodes, of which {gone} went");
     Ok(())
 }
 
