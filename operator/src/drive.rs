@@ -20,6 +20,7 @@ use crate::forecast::Forecast;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::perform::Performer;
+use crate::witness::{Doubt, Witness};
 
 /// Events that may wait: at thousands of Nodes in a burst the watches wait, not the memory.
 pub const QUEUE: usize = 1024;
@@ -44,6 +45,9 @@ pub struct Driver {
     /// The forecast's clock.
     pub started: Instant,
     pub pulse: Pulse,
+    pub witness: Witness,
+    /// Settled once every agent was heard.
+    pub doubt: Option<Doubt>,
 }
 
 impl Driver {
@@ -100,6 +104,9 @@ impl Driver {
         let report = self.engine.report();
         self.pulse.beat();
         self.health.phase(report.phase);
+        if let Some(doubt) = self.doubt.take_if(|_| report.phase == Phase::Live) {
+            self.witness.settle(doubt);
+        }
         if report.phase != Phase::Starting {
             self.health.refusals(Ok(&report.refusals));
         }

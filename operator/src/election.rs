@@ -1,4 +1,5 @@
-//! The Lease on the API server: campaigns, renews, gives back. What to do is decided in lease.rs.
+//! The Lease on the API server: campaigns, renews, gives back. What to do is decided in lease.rs; what its versions say of
+//! the store, in witness.rs.
 
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::lease::{Elector, LEASE_NAME, Move};
 use crate::outcome::with_causes;
+use crate::witness::Witness;
 
 /// Why a look at the Lease, or a write, came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +30,13 @@ pub struct Election {
     elector: Elector,
     /// The Lease as last written, while it is ours.
     held: Option<Lease>,
+    witness: Witness,
 }
 
 impl Election {
-    pub fn new(client: Client, namespace: &str, elector: Elector) -> Self {
-        Self { leases: Api::namespaced(client, namespace), namespace: namespace.to_owned(), elector, held: None }
+    pub fn new(client: Client, namespace: &str, elector: Elector, witness: Witness) -> Self {
+        let leases = Api::namespaced(client, namespace);
+        Self { leases, namespace: namespace.to_owned(), elector, held: None, witness }
     }
 
     /// Returns when this process leads, and until when it does unless it renews.
@@ -102,7 +106,7 @@ impl Election {
     async fn attempt(&mut self) -> Result<bool, LeaseError> {
         let seen = match self.held.take() {
             Some(held) => Some(held),
-            None => self.bounded(self.leases.get_opt(LEASE_NAME)).await?,
+            None => self.bounded(self.leases.get_opt(LEASE_NAME)).await?.inspect(|lease| self.testify(lease)),
         };
         let written = match self.elector.decide(seen.as_ref(), Instant::now(), Timestamp::now()) {
             Move::Wait => return Ok(false),
@@ -111,6 +115,7 @@ impl Election {
         };
         match written {
             Ok(lease) => {
+                self.testify(&lease);
                 self.held = Some(lease);
                 Ok(true)
             }
@@ -120,6 +125,12 @@ impl Election {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn testify(&self, lease: &Lease) {
+        let written = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        let written = written.map_or_else(Timestamp::now, |time| time.0);
+        self.witness.see(lease.metadata.resource_version.as_deref(), written);
     }
 
     async fn bounded<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {

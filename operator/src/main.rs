@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ─▶ run ──▶ standby, election (lease)     who leads, and what shows before it leads
+//!           ├───▶ witness                       whether the store was restored from a backup
 //!           ├───▶ observe (watch, node_view)    the cluster as events
 //!           └───▶ drive ─▶ engine ─▶ perform (requests, outcome, publish)
 //! health, metrics, forecast                     what people see of it
@@ -39,6 +40,7 @@ mod settings;
 mod standby;
 mod trial;
 mod watch;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -78,6 +80,9 @@ enum Command {
         /// Assign nothing until the agents of all Ready nodes have said what they hold (2 minutes at most). For use after the cluster's data was lost or restored.
         #[arg(long)]
         recover: bool,
+        /// Where to keep how far the cluster's store was. What is kept while the operator starts anew lets it notice that the store was restored from a backup meanwhile.
+        #[arg(long, value_name = "FOLDER")]
+        state_dir: Option<PathBuf>,
         /// Where /metrics, /healthz and /readyz are served.
         #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9963", value_parser = cadastre_runtime::listen_addr)]
         listen: SocketAddr,
@@ -149,8 +154,8 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { config, leader_elect, recover, listen } => {
-            block_on(run::run(Options { config, leader_elect, recover, listen }))??;
+        Command::Run { config, leader_elect, recover, state_dir, listen } => {
+            block_on(run::run(Options { config, leader_elect, recover, state_dir, listen }))??;
         }
         Command::CheckConfig { config, live } => match block_on(check::check(&config, live))?? {
             Verdict::Good(summary) => print!("{summary}"),

@@ -24,6 +24,7 @@ use crate::perform::Performer;
 use crate::requests::Requests;
 use crate::settings::engine_settings;
 use crate::standby::stand_by;
+use crate::witness::{Doubt, Witness};
 
 /// Prefix of metrics, and how the API server sees us.
 pub const COMPONENT: &str = "cadastre-operator";
@@ -37,6 +38,7 @@ pub struct Options {
     pub config: PathBuf,
     pub leader_elect: bool,
     pub recover: bool,
+    pub state_dir: Option<PathBuf>,
     pub listen: SocketAddr,
 }
 
@@ -63,6 +65,11 @@ pub enum RunError {
     Died(String),
 }
 
+/// The Lease is from another time than what was read.
+#[derive(Debug, thiserror::Error)]
+#[error("the store was restored from a backup, as the version of the Lease shows")]
+struct Doubted;
+
 /// Runs until it is told to stop.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let settings = Settings::load(&options.config)?;
@@ -83,6 +90,7 @@ struct Process {
     metrics: Metrics,
     shutdown: Shutdown,
     elector: Elector,
+    witness: Witness,
 }
 
 impl Process {
@@ -105,6 +113,7 @@ impl Process {
             metrics,
             shutdown,
             elector,
+            witness: Witness::recall(options.state_dir.as_deref()),
         })
     }
 
@@ -112,7 +121,7 @@ impl Process {
     async fn run_elected(self) -> Result<(), RunError> {
         let namespace = lease_namespace(&self.client);
         let shutdown = self.shutdown.clone();
-        let mut election = Election::new(self.client.clone(), &namespace, self.elector.clone());
+        let mut election = Election::new(self.client.clone(), &namespace, self.elector.clone(), self.witness.clone());
         let until = tokio::select! {
             () = shutdown.requested() => None,
             () = stand_by(&self.requests, &self.settings, &self.health) => None,
@@ -133,13 +142,21 @@ impl Process {
     }
 
     /// Acts until told to stop. If the store was restored from a backup meanwhile, it starts over and hears every agent
-    /// first: only this process knows of that, so it must not end.
+    /// first.
     async fn lead(mut self) -> Result<(), RunError> {
         self.metrics.leads(true);
         // Whatever makes it start over, it does not do so all the time.
         let mut backoff = Backoff::default();
         let ended = loop {
-            match self.lead_on().await {
+            let doubt = self.witness.doubt();
+            self.settings.recover |= doubt.is_some();
+            let lead_on = async {
+                tokio::select! {
+                    ended = self.lead_on(doubt) => ended,
+                    () = self.witness.doubts_anew(doubt) => Err(RunError::Unfounded(Box::new(Doubted))),
+                }
+            };
+            match lead_on.await {
                 Err(RunError::Unfounded(why)) => {
                     tracing::warn!(why = with_causes(&*why), "starting over, and hearing every agent first");
                     self.settings.recover = true;
@@ -155,8 +172,9 @@ impl Process {
         ended
     }
 
-    /// Reads the cluster and acts until told to stop, or until what was read holds no more.
-    async fn lead_on(&self) -> Result<(), RunError> {
+    /// Reads the cluster and acts until told to stop, or until what was read holds no more. Every agent is heard first if
+    /// there is a doubt, which is settled by that.
+    async fn lead_on(&self, doubt: Option<Doubt>) -> Result<(), RunError> {
         self.health.phase(Phase::Starting);
         let patience = Patience::Endless(self.health.clone());
         let observed = tokio::select! {
@@ -183,6 +201,8 @@ impl Process {
             forecast: Forecast::default(),
             started: Instant::now(),
             pulse,
+            witness: self.witness.clone(),
+            doubt,
         };
         // A set, so that the task ends with us, however we end.
         let mut driving = JoinSet::new();

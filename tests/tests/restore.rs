@@ -46,6 +46,17 @@ impl Cluster {
         Ok((cluster, operator))
     }
 
+    /// The operator of a pod, which leads.
+    async fn elected(&self) -> Result<Proc> {
+        let settings = self.cp.settings_file("elected").await?;
+        let state = self.cp.folder().join("elected-state");
+        std::fs::create_dir(&state)?;
+        let program = self.cp.operator_program(&settings, &["--state-dir"]).await?.arg(state);
+        let operator = program.env("POD_NAME", "operator-0").start(self.cp.folder(), "elected")?;
+        operator.wait_log(SOON, "leading").await?;
+        Ok(operator)
+    }
+
     /// Nodes register, are served, and run a pod each.
     async fn join(&mut self, names: &[&str]) -> Result<()> {
         self.register(names).await?;
@@ -183,9 +194,20 @@ async fn ledger(cp: &ControlPlane) -> Result<BTreeMap<Cidr, String>> {
     Ok(entries.map(|entry| (entry.block, entry.node)).collect())
 }
 
-/// Two nodes are in the backup, two came after it; all run on while it is restored. The operator is told to ask them.
-async fn restored_and_recovered(flags: &[&str]) -> Result<()> {
+/// Who knows that a backup was restored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// The person who starts the operator.
+    ByPerson,
+    /// Nobody: the pod of the operator must remember how far the store was.
+    ByNobody,
+}
+
+/// Two nodes are in the backup, two came after it; all run on while it is restored, and the operator does not run.
+async fn restored_and_recovered(flags: &[&str], told: Told) -> Result<()> {
     let (mut cluster, operator) = Cluster::start(&["early-0", "early-1"]).await?;
+    drop(operator);
+    let operator = cluster.elected().await?;
     let snapshot = cluster.cp.snapshot("older").await?;
     cluster.join(&["late-0", "late-1"]).await?;
     let all = ["early-0", "early-1", "late-0", "late-1"];
@@ -197,7 +219,13 @@ async fn restored_and_recovered(flags: &[&str]) -> Result<()> {
     cluster.register(&["late-1"]).await?;
     cluster.register(&["late-0"]).await?;
     cluster.cp.create_nodes([node("new").ready(false)]).await?;
-    let operator = cluster.cp.start_operator("recovering", RECOVER).await?;
+    let operator = match told {
+        Told::ByPerson => cluster.cp.start_operator("recovering", RECOVER).await?,
+        Told::ByNobody => {
+            operator.restart()?;
+            operator
+        }
+    };
     cluster.served(&all).await.with_context(|| operator.tail())?;
     cluster.served(&["new"]).await?;
     assert_eq!(cluster.blocks(&all).await?, before, "each has its own blocks again");
@@ -206,20 +234,29 @@ async fn restored_and_recovered(flags: &[&str]) -> Result<()> {
 
 #[tokio::test]
 async fn a_restored_backup_is_recovered_from_the_agents() -> Result<()> {
-    restored_and_recovered(&[]).await
+    restored_and_recovered(&[], Told::ByPerson).await
 }
 
 #[tokio::test]
 async fn a_restored_backup_with_later_revisions_is_recovered_from_the_agents() -> Result<()> {
-    restored_and_recovered(BUMP).await
+    restored_and_recovered(BUMP, Told::ByPerson).await
 }
 
-/// Nobody tells the operator: it must notice by itself, and keep that in mind.
+#[tokio::test]
+async fn a_backup_restored_while_no_operator_ran_is_noticed_and_recovered_from_the_agents() -> Result<()> {
+    restored_and_recovered(&[], Told::ByNobody).await
+}
+
+#[tokio::test]
+async fn a_backup_with_later_revisions_restored_while_no_operator_ran_is_noticed() -> Result<()> {
+    restored_and_recovered(BUMP, Told::ByNobody).await
+}
+
+/// Nobody tells the operator: it must notice by itself, and keep that in mind, though it may end for want of its Lease.
 async fn restored_under_a_running_operator(flags: &[&str]) -> Result<()> {
     let (mut cluster, unelected) = Cluster::start(&["early-0", "early-1"]).await?;
     drop(unelected);
-    let operator = cluster.cp.start_operator("elected", &[]).await?;
-    operator.wait_log(SOON, "leading").await?;
+    let operator = cluster.elected().await?;
     let snapshot = cluster.cp.snapshot("older").await?;
     cluster.join(&["late-0", "late-1"]).await?;
     cluster.cp.restore(&snapshot, flags).await?;
@@ -227,15 +264,19 @@ async fn restored_under_a_running_operator(flags: &[&str]) -> Result<()> {
     cluster.register(&["late-0"]).await?;
     cluster.cp.create_nodes([node("new").ready(false)]).await?;
     let all = ["early-0", "early-1", "late-0", "late-1", "new"];
-    let kept_running = async || {
-        ensure!(operator.is_running(), "the operator ended, and with it what it knew");
+    let served = async || {
+        if !operator.is_running() {
+            // As kubelet does.
+            operator.restart()?;
+        }
         let nodes = cluster.cp.ipam_nodes().await?;
         let settled = |name: &&str| nodes.get(*name).is_some_and(|node| active(node).len() == 2);
         let unsettled: Vec<_> = all.iter().filter(|name| !settled(name)).collect();
         ensure!(unsettled.is_empty(), "not served: {unsettled:?} of {:?}\n{}", nodes.keys(), operator.tail());
         cluster.check().await.map(|()| true)
     };
-    until("everybody is served, from blocks in which nobody else's pods are", kept_running).await?;
+    until("everybody is served, from blocks in which nobody else's pods are", served).await?;
+    ensure!(operator.log_contains("restored from a backup"), "it was not noticed:\n{}", operator.tail());
     cluster.pods_live_on("second").await
 }
 
