@@ -8,7 +8,8 @@ use crate::health::{HealthSeen, Said};
 use crate::node::NodeSetup;
 use crate::pools::View;
 
-/// What the owner of the pools shows after each batch.
+/// What the owner of the pools shows after each batch. Counts are to be looked at: who waits for a change is woken by the rest
+/// of it only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
     pub view: View,
@@ -82,6 +83,15 @@ mod reasons {
 }
 
 impl Outlook {
+    /// Whether nothing but counts differs, which change with every pod. Nobody is woken by that.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let journal = |journal: &JournalOutlook| (journal.trouble.clone(), journal.unreadable);
+        self.view.is_like(&other.view)
+            && journal(&self.journal) == journal(&other.journal)
+            && self.problems == other.problems
+    }
+
     /// What people should know first.
     #[must_use]
     pub fn verdict(&self, configured: Mode, setup: &NodeSetup) -> Verdict {

@@ -31,6 +31,7 @@ use cadastre_runtime::{Settings, client};
 use futures::FutureExt;
 use kube::runtime::events::Reporter;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
 use crate::node::{Nodes, Peers};
@@ -77,6 +78,7 @@ pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mps
     let client = connect(settings, &links).await;
     let (node_to, node) = watch::channel(None);
     let trouble = Arc::new(Notify::new());
+    // Each a task, so that what wakes one of them does not wake all; they end with the set.
     let parts = [
         watch_node::run(client.clone(), links.clone(), node_to, Arc::clone(&trouble)).boxed(),
         publish::run(client.clone(), links.clone(), node.clone()).boxed(),
@@ -87,7 +89,7 @@ pub async fn drive(settings: &Settings, links: Links, pods: Pods, questions: mps
         peers::run(client.clone(), links.peers.clone()).boxed(),
         reconcile::run(client, links, node, pods).boxed(),
     ];
-    futures::future::join_all(parts).await;
+    parts.into_iter().collect::<JoinSet<()>>().join_all().await;
 }
 
 /// A client needs no API server, only a configuration; one that is wrong may be put right.

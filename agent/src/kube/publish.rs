@@ -19,6 +19,9 @@ const NEWS_EVERY: Duration = Duration::from_secs(1);
 /// Between two writes that only bring numbers up to date, in a cluster of [`FEW`] nodes.
 const USAGE_EVERY: Duration = Duration::from_secs(15);
 
+/// Between two looks at the numbers: they change with every pod, and nobody is woken by that.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// With routes or probes, each write is sent to the agent of every node. So with more nodes than these each writes less often, and all of
 /// them together no more than 7 times a second.
 const FEW: u32 = 100;
@@ -48,14 +51,14 @@ pub async fn run(client: Client, links: Links, mut node: OwnNode) {
         outlook.mark_unchanged();
         let said = cluster.borrow_and_update().said();
         let next = own.as_ref().and_then(|own| publisher.next(own));
-        let due = next.as_ref().map(|(due, _)| *due);
-        let wait = async { if let Some(due) = due { sleep_until(due).await } else { std::future::pending().await } };
+        let look = Instant::now() + LOOK_EVERY;
+        let due = next.as_ref().map_or(look, |(due, _)| look.min(*due));
         tokio::select! {
             changed = node.changed() => if changed.is_err() { return },
             changed = outlook.changed() => if changed.is_err() { return },
             // The rest of it changes with every word of the API server.
             changed = async { cluster.wait_for(|cluster| cluster.said() != said).await.map(drop) } => if changed.is_err() { return },
-            () = wait => if let Some((own, (_, status))) = own.zip(next) {
+            () = sleep_until(due) => if let Some((own, (_, status))) = own.zip(next.filter(|(at, _)| *at == due)) {
                 publisher.write(&own, status).await;
             },
         }

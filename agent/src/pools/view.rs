@@ -85,6 +85,39 @@ impl HolderView {
     }
 }
 
+impl View {
+    /// Whether nothing but counts differs, which change with every pod.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.assigned, &self.absence, self.waiting) == (&other.assigned, &other.absence, other.waiting)
+            && alike(&self.shares, &other.shares, ShareView::is_like)
+            && alike(&self.networks, &other.networks, NetworkView::is_like)
+    }
+}
+
+fn alike<T>(these: &[T], others: &[T], are_alike: fn(&T, &T) -> bool) -> bool {
+    these.len() == others.len() && these.iter().zip(others).all(|(this, other)| are_alike(this, other))
+}
+
+impl ShareView {
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.pool, self.family, self.has_any) == (&other.pool, other.family, other.has_any)
+            && alike(&self.blocks, &other.blocks, BlockView::is_like)
+    }
+}
+
+impl NetworkView {
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.pool, self.family, &self.ranges) == (&other.pool, other.family, &other.ranges)
+    }
+}
+
+impl BlockView {
+    fn is_like(&self, other: &Self) -> bool {
+        (self.cidr, self.grant, self.state) == (other.cidr, other.grant, other.state)
+    }
+}
+
 impl Pools<Live> {
     #[must_use]
     pub fn view(&self) -> View {

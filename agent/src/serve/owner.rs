@@ -294,12 +294,11 @@ impl Owner {
         };
         let (metrics, configured) = (&self.metrics, self.identity.configured);
         self.outlook.send_if_modified(|shown| {
-            let changed = *shown != outlook;
-            if changed {
-                metrics.show(shown, &outlook, configured);
-                *shown = outlook;
+            if *shown == outlook {
+                return false;
             }
-            changed
+            metrics.show(shown, &outlook, configured);
+            !std::mem::replace(shown, outlook).is_like(shown)
         });
     }
 

@@ -162,6 +162,24 @@ fn a_life_cycle_over_the_socket() {
 }
 
 #[test]
+fn a_pod_wakes_nobody_who_waits_for_news_until_it_has_the_last_address() {
+    let folder = TempDir::new().unwrap();
+    let agent = Agent::start(folder.path());
+    agent.assign(&["10.0.2.0/29"]);
+    let share = || agent.outlook.borrow().view.shares.first().map(|share| (share.counts.allocated, share.has_any));
+    until(|| share().is_some());
+    let (before, _) = share().unwrap();
+    let mut outlook = agent.outlook.clone();
+    outlook.mark_unchanged();
+    agent.ask(&add("a"));
+    until(|| share() == Some((before + 1, true)));
+    assert!(!outlook.has_changed().unwrap());
+    let more = (0..8).take_while(|number| said(&agent.ask(&add(&number.to_string()))).contains('.')).count() as u64;
+    until(|| share() == Some((before + 1 + more, false)));
+    assert!(outlook.has_changed().unwrap());
+}
+
+#[test]
 fn gc_frees_nothing_whose_namespace_lives() {
     let folder = TempDir::new().unwrap();
     let agent = Agent::start(folder.path());
