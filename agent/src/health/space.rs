@@ -4,10 +4,11 @@
 //! the thread drives.
 
 use std::future::Future;
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::Ipv6Addr;
 use std::thread;
 
+use cadastre_runtime::bind;
 use nix::sched::{CloneFlags, unshare};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
@@ -62,18 +63,6 @@ fn live(node: &str, port: u16, opened: oneshot::Sender<Opened>, alive: oneshot::
 fn enter(port: u16) -> io::Result<(tokio::runtime::Runtime, TcpListener)> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(async {
-        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == ErrorKind::Unsupported || is_unknown(&error) => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-            }
-            listener => listener,
-        }
-    })?;
+    let listener = runtime.block_on(bind((Ipv6Addr::UNSPECIFIED, port).into()))?;
     Ok((runtime, listener))
-}
-
-fn is_unknown(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
