@@ -7,7 +7,6 @@
 //! ```
 
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,8 +228,7 @@ fn gone(state: &State) -> State {
 
 /// Within a tenth, so that nodes that began together do not probe together for ever.
 fn unevenly(every: Duration) -> Duration {
-    let chance = u32::try_from(RandomState::new().build_hasher().finish() % 201).unwrap_or_default();
-    every * (900 + chance) / 1_000
+    every.mul_f64(rand::random_range(0.9..1.1))
 }
 
 #[cfg(test)]
