@@ -10,7 +10,6 @@
 //! No right to ask, because accounts and roles are uninstalled right after it. Should that be wrong, the next agent puts
 //! everything back as soon as it serves.
 
-use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::install::Installer;
-use super::kernel::Kernel;
+use super::kernel::remove_routes;
 use crate::health;
 use crate::serve::Message;
 
@@ -105,26 +104,6 @@ async fn pods_left(owner: &mpsc::UnboundedSender<Message>) -> bool {
     let (to, holders) = oneshot::channel();
     drop(owner.send(Message::Holders(to))); // Without an owner there is no answer.
     holders.await.map_or(true, |holders| !holders.is_empty())
-}
-
-/// All of this agent's, and of those before it.
-pub(super) async fn remove_routes() {
-    let left = |error: io::Error| tracing::error!(%error, "routes are left behind: ip route flush proto 202");
-    let ours = async {
-        let kernel = Kernel::open()?;
-        let ours = kernel.ours().await?;
-        io::Result::Ok((kernel, ours))
-    };
-    let (kernel, ours) = match ours.await {
-        Ok(ours) => ours,
-        Err(error) => return left(error),
-    };
-    for route in &ours {
-        match kernel.remove(route).await {
-            Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
-            Err(error) => left(error),
-        }
-    }
 }
 
 #[cfg(test)]

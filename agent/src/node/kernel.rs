@@ -161,6 +161,26 @@ impl Kernel {
     }
 }
 
+/// Removes the routes of this agent, and of those before it. What is left behind is logged.
+pub async fn remove_routes() {
+    let left = |error: io::Error| tracing::error!(%error, "routes are left behind: ip route flush proto 202");
+    let ours = async {
+        let kernel = Kernel::open()?;
+        let ours = kernel.ours().await?;
+        io::Result::Ok((kernel, ours))
+    };
+    let (kernel, ours) = match ours.await {
+        Ok(ours) => ours,
+        Err(error) => return left(error),
+    };
+    for route in &ours {
+        match kernel.remove(route).await {
+            Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
+            Err(error) => left(error),
+        }
+    }
+}
+
 fn message(route: &Route) -> io::Result<RouteMessage> {
     let Route { to, via } = route;
     let built = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to.network(), to.prefix_len());

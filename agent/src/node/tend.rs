@@ -12,9 +12,8 @@ use cadastre_runtime::CniSettings;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::farewell::remove_routes;
 use super::install::{Installer, NodeMtu};
-use super::kernel::{Kernel, RouteError};
+use super::kernel::{Kernel, RouteError, remove_routes};
 use super::peers::{Nodes, Peer, Peers};
 use super::routes::{Change, change, wanted};
 use super::{NodeSetup, RoutesSeen, forward::forward};
