@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cadastre_api::HealthEndpoint;
 use cadastre_core::Family;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::plugin::{PluginError, Verb, call};
 use super::space::Space;
-use super::{CONTAINER_ID, Endpoint, Host};
+use super::{CONTAINER_ID, Host};
 use crate::node::Kernel;
 use crate::outlook::Outlook;
 use crate::pools::{HolderView, Input};
@@ -38,7 +39,7 @@ pub type Owner = mpsc::UnboundedSender<Message>;
 #[derive(Debug)]
 pub struct Attached {
     pub space: Space,
-    pub endpoint: Endpoint,
+    pub endpoint: HealthEndpoint,
     /// The configuration that it was attached by.
     conflist: String,
 }
@@ -65,7 +66,7 @@ impl Attached {
             return Err(AttachError::NoAddress);
         }
         tracing::info!(?addresses, port, "the health endpoint is attached");
-        Ok(Self { space, endpoint: Endpoint { addresses, port }, conflist })
+        Ok(Self { space, endpoint: HealthEndpoint { addresses, port }, conflist })
     }
 
     /// DEL, and the end of the namespace.
@@ -168,7 +169,7 @@ mod tests {
             Err(error) => panic!("{error}"),
         };
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Some(Attached { space, endpoint: Endpoint { addresses, port: 4240 }, conflist: "c".into() })
+        Some(Attached { space, endpoint: HealthEndpoint { addresses, port: 4240 }, conflist: "c".into() })
     }
 
     fn outlook(pools: &crate::pools::Pools<crate::pools::Live>) -> Outlook {

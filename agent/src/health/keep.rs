@@ -10,6 +10,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cadastre_api::HealthEndpoint;
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -18,7 +19,7 @@ use super::attach::{Attached, Owner, families, release};
 use super::probe::probe;
 use super::ring::{Target, targets};
 use super::rounds::{Outcome, Rounds};
-use super::{Endpoint, HealthSeen, Host, State};
+use super::{HealthSeen, Host, State};
 use crate::boot_time::BootTime;
 use crate::metrics::Metrics;
 use crate::node::Peers;
@@ -154,7 +155,7 @@ impl Keeper {
     }
 
     /// Whether the other nodes are known.
-    fn follow(&mut self, rounds: &mut Rounds, own: &Endpoint) -> bool {
+    fn follow(&mut self, rounds: &mut Rounds, own: &HealthEndpoint) -> bool {
         let peers = self.peers.borrow_and_update();
         let Some(nodes) = peers.as_ref() else { return false };
         rounds.follow(targets(nodes, &self.host.node, own));
@@ -194,7 +195,7 @@ impl Keeper {
         Ok(all.into_iter().max().unwrap_or_default())
     }
 
-    fn attached(&self, endpoint: &Endpoint) {
+    fn attached(&self, endpoint: &HealthEndpoint) {
         self.show(|seen| *seen = HealthSeen { state: State::Attached(endpoint.clone()), ..HealthSeen::default() });
     }
 
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_was_said_before_a_start_holds_until_it_is_known() {
-        let own = State::Attached(Endpoint { addresses: vec![], port: 1 });
+        let own = State::Attached(HealthEndpoint { addresses: vec![], port: 1 });
         assert_eq!(
             [State::Starting, own, State::Without].map(|state| gone(&state)),
             [State::Starting, State::Without, State::Without]

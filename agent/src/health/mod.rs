@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cadastre_api::HealthEndpoint;
 use cadastre_runtime::HealthSettings;
 
 use crate::boot_time::BootTime;
@@ -52,20 +53,13 @@ pub struct Host {
     pub every: Duration,
 }
 
-/// Where a node answers in the pod network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub addresses: Vec<IpAddr>,
-    pub port: u16,
-}
-
 /// This node's endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Not attached by this agent yet: what the one before it said still holds.
     #[default]
     Starting,
-    Attached(Endpoint),
+    Attached(HealthEndpoint),
     Without,
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound::{Excluded, Unbounded};
 
+use cadastre_api::HealthEndpoint;
 use cadastre_core::Family;
 
-use super::Endpoint;
 use crate::node::Nodes;
 
 /// Other nodes that one node probes: a node that is cut off is seen by 16 others, whatever the cluster's size.
@@ -28,13 +28,13 @@ impl Target {
 
 /// This node, then those that follow it by name, at all their addresses of families that both have. Nodes that have no endpoint
 /// do not count.
-pub fn targets(peers: &Nodes, me: &str, own: &Endpoint) -> Vec<Target> {
+pub fn targets(peers: &Nodes, me: &str, own: &HealthEndpoint) -> Vec<Target> {
     let this = Target { node: me.to_owned(), addresses: own.addresses.clone(), port: own.port };
     let others: BTreeMap<&str, Target> = peers
         .iter()
         .filter(|(name, _)| *name != me)
         .filter_map(|(name, peer)| {
-            let Endpoint { addresses, port } = peer.health.as_ref()?;
+            let HealthEndpoint { addresses, port } = peer.health.as_ref()?;
             let both = |address: &&IpAddr| own.addresses.iter().any(|own| Family::of(*own) == Family::of(**address));
             let addresses: Vec<IpAddr> = addresses.iter().filter(both).copied().collect();
             (!addresses.is_empty()).then(|| (name.as_str(), Target { node: name.clone(), addresses, port: *port }))
@@ -52,11 +52,11 @@ mod tests {
 
     fn peer(addresses: &[&str]) -> Peer {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let health = (!addresses.is_empty()).then_some(Endpoint { addresses, port: 4240 });
+        let health = (!addresses.is_empty()).then_some(HealthEndpoint { addresses, port: 4240 });
         Peer { health, ..Peer::default() }
     }
 
-    fn own(addresses: &[&str]) -> Endpoint {
+    fn own(addresses: &[&str]) -> HealthEndpoint {
         peer(addresses).health.unwrap()
     }
 

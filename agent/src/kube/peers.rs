@@ -14,7 +14,6 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{afresh, chain};
-use crate::health::Endpoint;
 use crate::node::{Nodes, Peer, Peers};
 
 /// One whose spec is read when its name is known: a spoiled one must not hide the others.
@@ -71,8 +70,6 @@ fn read(node: &Raw) -> Option<Peer> {
 }
 
 /// `None` for what somebody spoiled; its agent puts it right.
-fn endpoint(node: &Raw) -> Option<Endpoint> {
-    let said = &node.status.as_ref()?.health_endpoint;
-    let HealthEndpoint { addresses, port } = HealthEndpoint::deserialize(said).ok()?;
-    Some(Endpoint { addresses, port })
+fn endpoint(node: &Raw) -> Option<HealthEndpoint> {
+    HealthEndpoint::deserialize(&node.status.as_ref()?.health_endpoint).ok()
 }

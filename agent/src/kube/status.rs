@@ -8,7 +8,7 @@ use cadastre_core::Family;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::health::{Endpoint, Said, State, Verdict};
+use crate::health::{Said, State, Verdict};
 use crate::node::NodeSetup;
 use crate::outlook::Outlook;
 use crate::pools::{BlockView, ShareView};
@@ -87,9 +87,7 @@ fn tell(
     }
     match state {
         State::Starting => before.health_endpoint.clone(),
-        State::Attached(Endpoint { addresses, port }) => {
-            Some(HealthEndpoint { addresses: addresses.clone(), port: *port })
-        }
+        State::Attached(endpoint) => Some(endpoint.clone()),
         State::Without => None,
     }
 }
@@ -159,7 +157,7 @@ mod tests {
             state,
             verdict: reachable.map(|reachable| Verdict { reachable, reason: "R", message: "m".into() }),
         };
-        let own = State::Attached(Endpoint { addresses: vec!["10.0.2.9".parse().unwrap()], port: 4240 });
+        let own = State::Attached(HealthEndpoint { addresses: vec!["10.0.2.9".parse().unwrap()], port: 4240 });
         let first = told(&outlook(&pools), Some(&said(own.clone(), None)), &IPAMNodeStatus::default());
         assert_eq!((first.health_endpoint.as_ref().unwrap().port, first.conditions.len()), (4240, 1));
         let reached = told(&outlook(&pools), Some(&said(own.clone(), Some(true))), &first);

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cadastre_api::IPAMNodeSpec;
+use cadastre_api::{HealthEndpoint, IPAMNodeSpec};
 use cadastre_core::Cidr;
-
-use crate::health::Endpoint;
 
 /// Every node by name, this one among them.
 pub type Nodes = BTreeMap<String, Peer>;
@@ -22,7 +20,7 @@ pub struct Peer {
     /// Its blocks that lead there, and whether each is retiring: pods may still use it.
     pub blocks: Vec<(Cidr, bool)>,
     /// Where its agent answers in the pod network.
-    pub health: Option<Endpoint>,
+    pub health: Option<HealthEndpoint>,
 }
 
 impl From<IPAMNodeSpec> for Peer {
