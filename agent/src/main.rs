@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use cadastre_agent::audit::gather::Sources;
 use cadastre_agent::command::{audit, explain, status};
-use cadastre_agent::node::DaemonSetName;
 use cadastre_agent::run::{Options, run};
 use cadastre_messages::DEFAULT_SOCKET;
+use cadastre_runtime::DaemonSetName;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Gives addresses to the pods of this node.

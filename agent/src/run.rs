@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_runtime::{Catalog, Readiness, Settings, Shutdown, Trigger, init_logging};
+use cadastre_runtime::{Catalog, DaemonSetName, Readiness, Settings, Shutdown, Trigger, init_logging};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
@@ -22,7 +22,7 @@ use crate::health::{self, keep};
 use crate::kube::{Annotations, Links, Pods, drive};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, PREFIX};
-use crate::node::{CONFLIST, DaemonSetName, Host, Installer, farewell, tend};
+use crate::node::{CONFLIST, Host, Installer, farewell, tend};
 use crate::outlook::{Cluster, Outlook};
 use crate::pools::Rules;
 use crate::report::Identity;

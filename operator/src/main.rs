@@ -47,11 +47,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use cadastre_runtime::DaemonSetName;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::check::Verdict;
 use crate::run::Options;
-use crate::trial::DaemonSetName;
 
 /// `EX_CONFIG` of sysexits.h: the cluster would refuse these settings.
 const EX_CONFIG: u8 = 78;

@@ -7,6 +7,7 @@
 //! Readiness, Registry ─▶ server: /metrics /healthz /readyz
 //! SIGTERM, SIGINT     ─▶ Shutdown
 //! PodSeen: a Pod as audits see it
+//! DaemonSetName: NAMESPACE/NAME, as command lines have it
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
@@ -16,6 +17,7 @@ mod catalog;
 mod causes;
 mod chart_values;
 mod client;
+mod daemon_set;
 mod generated;
 mod logging;
 mod pod_seen;
@@ -29,6 +31,7 @@ pub use api_requests::ApiRequests;
 pub use catalog::{Catalog, check_table};
 pub use causes::with_causes;
 pub use client::{ClientError, client, counted_client};
+pub use daemon_set::DaemonSetName;
 pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
 pub use pod_seen::PodSeen;

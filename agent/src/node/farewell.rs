@@ -10,11 +10,10 @@
 //! No right to ask, because accounts and roles are uninstalled right after it. Should that be wrong, the next agent puts
 //! everything back as soon as it serves.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use cadastre_api::AGENT_MANAGER;
-use cadastre_runtime::{Settings, client};
+use cadastre_runtime::{DaemonSetName, Settings, client};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
 use tokio::sync::{mpsc, oneshot};
@@ -27,25 +26,6 @@ use crate::serve::Message;
 
 /// For the answer. kubelet kills 5 s after its signal.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The `DaemonSet` that this agent is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DaemonSetName {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl FromStr for DaemonSetName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (namespace, name) = text.split_once('/').ok_or("not NAMESPACE/NAME")?;
-        if namespace.is_empty() || name.is_empty() || name.contains('/') {
-            return Err("not NAMESPACE/NAME");
-        }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-    }
-}
 
 /// Takes back what the agents set up on this node, if that is what stopping means.
 pub async fn farewell(
@@ -104,18 +84,4 @@ async fn pods_left(owner: &mpsc::UnboundedSender<Message>) -> bool {
     let (to, holders) = oneshot::channel();
     drop(owner.send(Message::Holders(to))); // Without an owner there is no answer.
     holders.await.map_or(true, |holders| !holders.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_daemon_set_has_a_namespace() {
-        let name = DaemonSetName { namespace: "kube-system".into(), name: "cadastre-agent".into() };
-        assert_eq!("kube-system/cadastre-agent".parse(), Ok(name));
-        for wrong in ["cadastre-agent", "/x", "x/", "a/b/c"] {
-            assert!(wrong.parse::<DaemonSetName>().is_err(), "{wrong}");
-        }
-    }
 }

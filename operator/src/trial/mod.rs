@@ -15,13 +15,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use cadastre_runtime::with_causes;
+use cadastre_runtime::{DaemonSetName, with_causes};
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Outcome};
 use crate::onlooker::{LookError, connect};
-pub use pods::DaemonSetName;
 use reach::Reached;
 
 /// Where the test's pods answer. Each has a network of its own, so nothing else is in the way.

@@ -1,9 +1,9 @@
 //! The pods of the test: waits until each has its addresses.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
+use cadastre_runtime::DaemonSetName;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -13,22 +13,6 @@ use tokio::time::{Instant, sleep};
 /// kubelet pulls an image meanwhile; `helm test` itself gives up after 5 minutes.
 const PATIENCE: Duration = Duration::from_mins(2);
 const BETWEEN: Duration = Duration::from_secs(1);
-
-/// Names the `DaemonSet` whose pods answer.
-#[derive(Clone, Debug)]
-pub struct DaemonSetName {
-    namespace: String,
-    name: String,
-}
-
-impl FromStr for DaemonSetName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (namespace, name) = text.split_once('/').ok_or("expected NAMESPACE/NAME")?;
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-    }
-}
 
 /// A pod that can be reached, if the network is as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
