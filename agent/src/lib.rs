@@ -22,6 +22,7 @@ pub mod lock;
 pub mod metrics;
 pub mod netns;
 pub mod node;
+pub mod options;
 pub mod outlook;
 pub mod pools;
 pub mod record;

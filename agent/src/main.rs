@@ -1,16 +1,13 @@
 //! The node half of Cadastre: gives addresses to pods, and says who has which.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
 use cadastre_agent::audit::gather::Sources;
 use cadastre_agent::command::{audit, explain, status};
-use cadastre_agent::run::{Options, run};
+use cadastre_agent::options::Options;
+use cadastre_agent::run::run;
 use cadastre_messages::DEFAULT_SOCKET;
-use cadastre_runtime::DaemonSetName;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Gives addresses to the pods of this node.
@@ -24,44 +21,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the CNI plugin on this node until told to stop.
-    Run {
-        /// Settings file: the content of the chart's `ConfigMap`.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Name of this node's Node object.
-        #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-        node_name: String,
-        /// Folder of the journal. It needs to outlive the agent, and not a reboot.
-        #[arg(long, value_name = "DIR", default_value = "/run/cadastre")]
-        state_dir: PathBuf,
-        /// Socket that the plugin calls.
-        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-        socket: PathBuf,
-        /// Where metrics and health are served; port 0 lets the kernel choose.
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9962", value_parser = cadastre_runtime::listen_addr)]
-        listen: SocketAddr,
-        /// libcni's folder: its cache of results says who has which address if the journal cannot.
-        #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
-        cni_cache: PathBuf,
-        /// Folder of the network namespaces, looked into likewise.
-        #[arg(long, value_name = "DIR", default_value = "/run/netns")]
-        netns_dir: PathBuf,
-        /// The plugin that is installed on the node.
-        #[arg(long, value_name = "FILE", default_value = "/cadastre")]
-        plugin: PathBuf,
-        /// `/proc/sys/net` of the node, where it can be written.
-        #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
-        sysctl_dir: PathBuf,
-        /// The `DaemonSet` that this agent is of: if it is gone when the agent stops, what was installed is taken back.
-        #[arg(long, value_name = "NAMESPACE/NAME")]
-        daemon_set: Option<DaemonSetName>,
-        /// Seconds between two searches for addresses of pods that are gone.
-        #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
-        reconcile_seconds: f64,
-        /// Seconds between two rounds of probes of other nodes.
-        #[arg(long, default_value_t = 30.0, hide = true, env = "CADASTRE_HEALTH_SECONDS")]
-        health_seconds: f64,
-    },
+    Run(Box<Options>),
     /// Say how the agent of this node is, and who has which address.
     Status {
         /// List every allocated address with its owner.
@@ -115,40 +75,7 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run {
-            config,
-            node_name,
-            state_dir,
-            socket,
-            listen,
-            cni_cache,
-            netns_dir,
-            plugin,
-            sysctl_dir,
-            daemon_set,
-            reconcile_seconds,
-            health_seconds,
-        } => {
-            let every = |seconds: f64, flag| Duration::try_from_secs_f64(seconds.max(0.1)).context(flag);
-            let reconcile = every(reconcile_seconds, "--reconcile-seconds");
-            let both = reconcile.and_then(|reconcile| Ok((reconcile, every(health_seconds, "--health-seconds")?)));
-            both.and_then(|(reconcile_every, health_every)| {
-                block_on(Options {
-                    config,
-                    node_name,
-                    state_dir,
-                    socket,
-                    listen,
-                    cni_cache,
-                    netns_dir,
-                    plugin,
-                    sysctl_dir,
-                    daemon_set,
-                    reconcile_every,
-                    health_every,
-                })
-            })
-        }
+        Command::Run(options) => block_on(*options),
         Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
         Command::Audit { fix, output, config, socket, netns_dir } => {
             let sources = Sources { socket, namespaces: netns_dir, config };

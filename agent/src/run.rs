@@ -7,27 +7,22 @@
 //! The API server is not needed to get this far, and not to serve what the journal knows.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use cadastre_runtime::{Catalog, DaemonSetName, Readiness, Settings, Shutdown, Trigger, init_logging};
+use cadastre_runtime::{Catalog, Readiness, Server, Settings, Shutdown, Trigger, init_logging};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::boot_time::boot_id;
-use crate::desk::Opener;
 use crate::health::{self, keep};
-use crate::kube::{Annotations, Links, Pods, drive};
-use crate::lock::Lock;
+use crate::kube::{Annotations, Links, Pods, Question, drive};
 use crate::metrics::{Metrics, PREFIX};
-use crate::node::{CONFLIST, Host, Installer, farewell, tend};
+use crate::node::{Host, Installer, Peers, farewell, tend};
+use crate::options::Options;
 use crate::outlook::{Cluster, Outlook};
-use crate::pools::Rules;
 use crate::report::Identity;
 use crate::serve::{Front, Message, Owner, Socket, State, folder_of, serve};
-use crate::survey::Places;
 use crate::tombstones::Tombstones;
 
 /// Readiness checks.
@@ -38,27 +33,6 @@ mod checks {
     pub const SOCKET: &str = "socket";
 }
 
-/// The command line.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub config: PathBuf,
-    pub node_name: String,
-    pub state_dir: PathBuf,
-    pub socket: PathBuf,
-    pub listen: SocketAddr,
-    /// libcni's folder, and that of the network namespaces: looked at if the journal is missing or damaged.
-    pub cni_cache: PathBuf,
-    pub netns_dir: PathBuf,
-    /// The plugin to install, and `/proc/sys/net`, where it can be written.
-    pub plugin: PathBuf,
-    pub sysctl_dir: PathBuf,
-    /// Whose pod this is, if it is one's.
-    pub daemon_set: Option<DaemonSetName>,
-    pub reconcile_every: Duration,
-    /// Between two rounds of probes.
-    pub health_every: Duration,
-}
-
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let settings = Settings::load(&options.config)?;
@@ -67,79 +41,84 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     raise_file_limit();
 
-    let Options { config: _, node_name, state_dir, socket, listen, cni_cache, netns_dir, .. } = options;
-    let Options { plugin, sysctl_dir, daemon_set, reconcile_every, health_every, .. } = options;
-    let me = format!("the agent of node {node_name}, process {}", std::process::id());
-    std::fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
-    let _lock = Lock::take(&state_dir.join("agent.lock"), &me)?;
-    let identity = Identity { node: node_name.clone(), configured: settings.mode.mode() };
+    let me = options.me();
+    let _lock = options.lock(&me)?;
     let boot = boot_id().context("cannot read the boot ID")?;
-    let host = Host {
-        name: node_name.clone(),
-        settings: settings.cni.clone(),
-        plugin: plugin.clone(),
-        socket: socket.clone(),
-        sysctls: sysctl_dir,
-    };
-    let health = health::Host {
-        node: node_name.clone(),
-        settings: settings.health,
-        bin: settings.cni.bin_path.clone().unwrap_or_default(),
-        conflist: settings.cni.conflist.as_ref().map(|conflist| conflist.conf_path.join(CONFLIST)).unwrap_or_default(),
-        every: health_every,
-    };
-    let rules =
-        Rules { node: node_name, address_cooling: settings.agent.address_cooling, add_wait: settings.agent.add_wait };
-    let places = Places { cache: cni_cache, namespaces: netns_dir, socket: socket.clone() };
-    let state = State::open(Opener { folder: state_dir, boot: boot.clone(), rules, places });
-
-    let mut catalog = Catalog::new(PREFIX);
-    let metrics = Metrics::new(&mut catalog);
-    let readiness = Readiness::new();
-    readiness.fail(checks::SOCKET, "not listening yet");
-    let server = cadastre_runtime::serve(listen, catalog.into_registry(), readiness.clone(), shutdown.clone()).await?;
+    let state = State::open(options.opener(&settings, boot.clone()));
+    let (metrics, readiness, server) = serve_metrics(options.listen, &shutdown).await?;
 
     let (outlook_to, outlook) = watch::channel(Outlook::default());
     let (cluster_to, cluster) = watch::channel(Cluster::default());
+    let (peers_to, peers) = watch::channel(None);
     let (to_owner, queue) = mpsc::unbounded_channel();
-    let installer = Installer::new(&settings.cni, plugin, &socket);
-    let socket = Socket::listen(&socket, &me).map(|listening| (listening, folder_of(&socket).to_owned()));
-    let (socket, folder) = socket?;
-    let tombstones = Tombstones::open(&folder, &boot).context("cannot open the tombstones")?;
-    let owner = Owner::new(identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
+    let links = Links {
+        identity: Identity { node: options.node_name.clone(), configured: settings.mode.mode() },
+        owner: to_owner,
+        outlook,
+        cluster: Arc::new(cluster_to),
+        metrics: metrics.clone(),
+        peers: (settings.cni.routes || settings.health.is_some()).then(|| Arc::new(peers_to)),
+        reconcile_every: options.reconcile_every,
+    };
+    let socket = Socket::listen(&options.socket, &me)?;
+    let tombstones = Tombstones::open(folder_of(&options.socket), &boot).context("cannot open the tombstones")?;
+    let owner = Owner::new(links.identity.clone(), state, tombstones, metrics.clone(), outlook_to, cluster);
     let pods = Pods::default();
     let (annotations, questions) = Annotations::new(pods.clone());
-    let front = Front { owner: to_owner.clone(), annotations, metrics: metrics.clone() };
+    let front = Front { owner: links.owner.clone(), annotations, metrics };
     let (stop_serving, serve_until) = Shutdown::manual();
     let serving = Serving { socket, owner, queue, front, shutdown: serve_until, ended: shutdown.trigger().clone() };
     let thread = serving.start()?;
     readiness.pass(checks::SOCKET);
 
-    let (peers_to, peers) = watch::channel(None);
-    let cluster_to = Arc::new(cluster_to);
-    let links = Links {
-        identity: identity.clone(),
-        owner: to_owner.clone(),
-        outlook: outlook.clone(),
-        cluster: Arc::clone(&cluster_to),
-        metrics: metrics.clone(),
-        peers: (settings.cni.routes || settings.health.is_some()).then(|| Arc::new(peers_to)),
-        reconcile_every,
-    };
+    let (host, health) = (options.host(&settings), options.health(&settings));
+    let rest = Rest { host, health: health.clone(), links: links.clone(), peers, pods, questions };
     tokio::select! {
-        () = drive(&settings, links, pods, questions) => {}
-        () = tend(host, outlook.clone(), peers.clone(), Arc::clone(&cluster_to), metrics.clone()) => {}
-        () = keep(health.clone(), outlook.clone(), peers, Arc::clone(&cluster_to), to_owner.clone(), metrics) => {}
-        () = watch_readiness(identity, outlook.clone(), cluster_to.subscribe(), &readiness) => {}
+        () = rest.run(&settings, &readiness) => {}
         () = shutdown.requested() => {}
     }
-    if let (true, Some(daemon_set)) = (shutdown.is_requested(), daemon_set) {
-        farewell(&settings, &daemon_set, installer.as_ref(), &health, &to_owner).await;
+    if let (true, Some(daemon_set)) = (shutdown.is_requested(), &options.daemon_set) {
+        let installer = Installer::new(&settings.cni, options.plugin, &options.socket);
+        farewell(&settings, daemon_set, installer.as_ref(), &health, &links.owner).await;
     }
     stop_serving.fire(); // Not before: the health endpoint's DEL goes through the socket.
     shutdown.trigger().fire();
     drop(server.task.await); // It ends with the shutdown, and says so itself if it ended before.
     thread.join().map_err(|_| anyhow::anyhow!("the thread that serves the socket has failed"))?
+}
+
+/// Ready once the socket listens, among others.
+async fn serve_metrics(listen: SocketAddr, shutdown: &Shutdown) -> anyhow::Result<(Metrics, Readiness, Server)> {
+    let mut catalog = Catalog::new(PREFIX);
+    let metrics = Metrics::new(&mut catalog);
+    let readiness = Readiness::new();
+    readiness.fail(checks::SOCKET, "not listening yet");
+    let server = cadastre_runtime::serve(listen, catalog.into_registry(), readiness.clone(), shutdown.clone()).await?;
+    Ok((metrics, readiness, server))
+}
+
+/// What this thread is given.
+struct Rest {
+    host: Host,
+    health: health::Host,
+    links: Links,
+    peers: watch::Receiver<Peers>,
+    pods: Pods,
+    questions: mpsc::Receiver<Question>,
+}
+
+impl Rest {
+    /// Runs for ever, unless something of it fails.
+    async fn run(self, settings: &Settings, readiness: &Readiness) {
+        let Self { host, health, links, peers, pods, questions } = self;
+        let Links { identity, owner, outlook, cluster, metrics, .. } = links.clone();
+        tokio::select! {
+            () = drive(settings, links, pods, questions) => {}
+            () = tend(host, outlook.clone(), peers.clone(), Arc::clone(&cluster), metrics.clone()) => {}
+            () = keep(health, outlook.clone(), peers, Arc::clone(&cluster), owner, metrics) => {}
+            () = watch_readiness(identity, outlook, cluster.subscribe(), readiness) => {}
+        }
+    }
 }
 
 /// What the serving thread is given.
