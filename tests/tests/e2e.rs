@@ -67,6 +67,14 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
         assert!(!refused.success() && refused.stderr.contains(said), "{refused:?}");
     }
 
+    first_node_reboots(&mut lab).await?;
+    chart_is_installed_again(&lab).await?;
+    drop(lab);
+    gone(process::id()).await
+}
+
+/// Its pods get new addresses, and nobody keeps one from before.
+async fn first_node_reboots(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
     let old: BTreeSet<String> = lab.nodes[0].attachments().await?.into_values().collect();
     let boot_id = lab.nodes[0].boot_id()?.to_owned();
@@ -74,7 +82,7 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     lab.nodes[0].boot().await?;
     assert_ne!(lab.nodes[0].boot_id()?, boot_id);
     until("the Node to say that it booted", async || {
-        Ok(said_boot_id(&lab).await?.as_deref() == lab.nodes[0].boot_id().ok())
+        Ok(said_boot_id(lab).await?.as_deref() == lab.nodes[0].boot_id().ok())
     })
     .await?;
     // From its first word on: reconciliation would release them too, a minute later.
@@ -90,8 +98,11 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     eventually(Duration::from_mins(2), "new addresses for the pods of the node that rebooted", holders).await?;
     println!("reboot of a node, until its pods are ready: {}", seconds(started));
     lab.ping_neighbours(&lab.pods_now().await?).await?;
-    everybody_is_reached(&lab).await?;
+    everybody_is_reached(lab).await
+}
 
+/// Pods run on meanwhile, with the addresses they have.
+async fn chart_is_installed_again(lab: &Lab) -> Result<()> {
     let before = lab.pods_now().await?;
     lab.helm("uninstall", &["--wait", "--cascade=foreground"]).await?.ok()?;
     let conflist = lab.nodes[0].path("/etc/cni/net.d/05-cadastre.conflist")?;
@@ -101,10 +112,8 @@ async fn pods_of_two_nodes_have_addresses_before_and_after_a_reboot() -> Result<
     lab.release_ready().await?;
     until("the configuration to be there again", async || Ok(conflist.exists())).await?;
     assert_eq!(lab.pods_now().await?, before);
-    everybody_is_reached(&lab).await?;
-    lab.audits_find_nothing().await?;
-    drop(lab);
-    gone(process::id()).await
+    everybody_is_reached(lab).await?;
+    lab.audits_find_nothing().await
 }
 
 fn seconds(since: Instant) -> String {
