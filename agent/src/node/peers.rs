@@ -33,3 +33,29 @@ impl From<IPAMNodeSpec> for Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_blocks_that_lead_to_a_node_are_its() {
+        let block = |cidr: &str, retiring: bool| {
+            let grant = "00000000-0000-0000-0000-000000000001";
+            json!({"pool": "default", "family": "IPv4", "cidr": cidr, "grant": grant, "retiring": retiring})
+        };
+        let allocated = [block("10.0.2.0/24", false), block("10.0.3.0/24", false), block("10.0.4.0/24", true)];
+        let spec = json!({
+            "mode": "cluster-pool",
+            "nodeUID": "u-1",
+            "addresses": [{"type": "InternalIP", "ip": "192.0.2.1"}],
+            // Another node has 10.0.3.0/24 as well.
+            "ipam": {"allocated": allocated, "podCIDRs": ["10.0.2.0/24", "10.0.4.0/24"]},
+        });
+        let Peer { addresses, blocks, health } = serde_json::from_value::<IPAMNodeSpec>(spec).unwrap().into();
+        assert_eq!((addresses, health), (vec!["192.0.2.1".parse().unwrap()], None));
+        assert_eq!(blocks, [("10.0.2.0/24".parse().unwrap(), false), ("10.0.4.0/24".parse().unwrap(), true)]);
+    }
+}
