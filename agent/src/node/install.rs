@@ -243,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_may_be_a_link_to_where_only_the_node_sees() {
+        let mut node = Node::new(false);
+        node.installer.plugin().unwrap();
+        std::os::unix::fs::symlink("/nowhere/ptp", node.folder.path().join("bin/ptp")).unwrap();
+        node.installer.conflist(NodeMtu::default()).unwrap();
+        assert_eq!(node.there("conf"), ["05-cadastre.conflist"]);
+    }
+
+    #[test]
     fn what_is_written_stays_until_the_nodes_mtu_is_known() {
         let mut node = Node::new(false);
         node.installer.plugin().unwrap();
