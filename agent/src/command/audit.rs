@@ -75,8 +75,7 @@ fn look_twice(sources: &Sources) -> anyhow::Result<Outcome> {
     if !findings.is_empty() {
         sleep(PAUSE);
         (evidence, trouble) = gather(sources)?;
-        let second = audit(&evidence);
-        findings = second.into_iter().filter(|finding| findings.iter().any(|first| first.id == finding.id)).collect();
+        findings = in_both(&findings, audit(&evidence));
     }
     Ok(Outcome {
         findings,
@@ -85,6 +84,11 @@ fn look_twice(sources: &Sources) -> anyhow::Result<Outcome> {
         pods: evidence.pods.as_ref().map(Vec::len),
         trouble,
     })
+}
+
+/// What both looks show, as the second has it: meanwhile the same thing may be told of with other words.
+fn in_both(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
+    second.into_iter().filter(|finding| first.iter().any(|before| before.id == finding.id)).collect()
 }
 
 fn render(outcome: &Outcome) -> String {
@@ -109,6 +113,15 @@ fn render(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_of_both_looks_is_told_as_the_second_has_it() {
+        let finding =
+            |id: &str, what: &str| Finding { id: id.into(), what: what.into(), remedy: "r".into(), fix: None };
+        let first = [finding("unheld/10.0.0.2", "in /run/netns/a"), finding("unused/10.0.0.3", "gone since")];
+        let second = vec![finding("leaked/10.0.0.3", "new"), finding("unheld/10.0.0.2", "in /run/netns/b")];
+        assert_eq!(in_both(&first, second), [finding("unheld/10.0.0.2", "in /run/netns/b")]);
+    }
 
     #[test]
     fn a_finding_says_what_is_wrong_and_how_it_is_mended() {
