@@ -22,8 +22,8 @@ const USAGE_EVERY: Duration = Duration::from_secs(15);
 /// Between two looks at the numbers: they change with every pod, and nobody is woken by that.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// With routes or probes, each write is sent to the agent of every node. So with more nodes than these each writes less often, and all of
-/// them together no more than 7 times a second.
+/// With routes or probes, each write is sent to the agent of every node. So with more nodes than these each writes less
+/// often, and all of them together no more than 7 times a second.
 const FEW: u32 = 100;
 
 /// Conditions of the agent's.
