@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use crate::{ControlPlane, Host, NAMESPACE, Proc, Program, paths};
+use crate::{ControlPlane, Host, NAMESPACE, Output, Proc, Program, paths};
 
 /// ServiceAccount of the operator.
 pub const OPERATOR: &str = "cadastre-operator";
@@ -72,6 +72,11 @@ impl ControlPlane {
     /// Where the agent of this node listens.
     pub fn agent_socket(&self, node: &str) -> PathBuf {
         self.folder().join(node).join("cadastre.sock")
+    }
+
+    /// What a command says of this node's agent, such as `status`.
+    pub async fn ask_agent(&self, node: &str, args: &[&str]) -> Result<Output> {
+        Program::ours("cadastre-agent")?.args(args).arg("--socket").arg(self.agent_socket(node)).run().await
     }
 
     /// An agent with the settings of the chart. `name` is its log's.

@@ -13,6 +13,7 @@
 //! NetNs, Cni                       where pods live, and what attaches them
 //! Machine                          the namespaces of a node with two pods, and a cable between two network cards
 //! Fabric, Host                     nodes of their own on one switch, with folders for CNI
+//! Pair                             two of these with operator and agents
 //! Interface                        one attachment by one interface plugin, called without libcni
 //! served(), Plugin                 a cluster of one node whose agent serves, and calls of our plugin
 //! node(), pod()                    objects in one line
@@ -42,6 +43,7 @@ mod lone;
 mod machine;
 mod netns;
 mod objects;
+mod pair;
 mod paths;
 mod process;
 mod program;
@@ -68,6 +70,7 @@ pub use lone::{Lone, Seed, ask, holders};
 pub use machine::{CARDS, Machine};
 pub use netns::NetNs;
 pub use objects::{NodeBuilder, PodBuilder, node, pod};
+pub use pair::Pair;
 pub use paths::{binary, repo, tool, tools};
 pub use process::Proc;
 pub use program::{Output, Program};

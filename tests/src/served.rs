@@ -66,8 +66,7 @@ pub async fn served(values: &str) -> Result<Served> {
 
 /// `cadastre-agent status` of the node's agent.
 pub async fn status(cp: &ControlPlane, flags: &[&str]) -> Result<Output> {
-    let program = Program::ours("cadastre-agent")?.arg("status").arg("--socket").arg(cp.agent_socket(NODE));
-    program.args(flags).run().await
+    cp.ask_agent(NODE, &[&["status"], flags].concat()).await
 }
 
 /// What `status -o json` says, whether or not all is well.

@@ -1,89 +1,41 @@
 //! Each node's health endpoint: attached like a pod by the real interface plugins, probed from the other node, taken again by the
 //! next agent, and given back with everything else.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cadastre_tests::{
-    Attachment, Cni, ControlPlane, DUAL_STACK, Fabric, Host, NAMESPACE, NetNs, Output, Proc, Program, held, until,
-};
+use cadastre_tests::{Attachment, ControlPlane, DUAL_STACK, Fabric, NAMESPACE, NetNs, Pair, Program, until};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
 use kube::api::DeleteParams;
-use serde_json::Value;
 
 const STOP: Duration = Duration::from_secs(20);
 
 /// Rounds follow each other, and so do passes of reconciliation.
 const FAST: [(&str, &str); 2] = [("CADASTRE_HEALTH_SECONDS", "0.6"), ("CADASTRE_RECONCILE_SECONDS", "0.5")];
 
-/// Two nodes with operator and agents.
-struct Two {
-    cp: ControlPlane,
-    hosts: [Host; 2],
-    agents: [Proc; 2],
-    fabric: Fabric,
-    _operator: Proc,
+async fn start(env: &[(&str, &str)]) -> Result<Pair> {
+    Pair::start(&[&FAST, env].concat()).await
 }
 
-impl Two {
-    async fn start(env: &[(&str, &str)]) -> Result<Self> {
-        let cp = ControlPlane::start().await?;
-        cp.install_chart(DUAL_STACK).await?.ok()?;
-        let fabric = Fabric::new()?;
-        let hosts = [fabric.host(&cp, 1)?, fabric.host(&cp, 2)?];
-        let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
-        cp.create_nodes(hosts.iter().map(Host::node)).await?;
-        let env = [&FAST, env].concat();
-        let start = async |host, name| cp.agent_program_on(host, &env).await?.start(cp.folder(), name);
-        let agents = [start(&hosts[0], "agent-1").await?, start(&hosts[1], "agent-2").await?];
-        Ok(Self { cp, hosts, agents, fabric, _operator: operator })
+async fn all_reached(two: &Pair) -> Result<()> {
+    for number in 0..2 {
+        two.says(number, "Cluster health:  2/2 reachable   (").await?;
     }
+    Ok(())
+}
 
-    async fn command(&self, number: usize, args: &[&str]) -> Result<Output> {
-        let program = Program::ours("cadastre-agent")?.args(args).arg("--socket");
-        program.arg(self.cp.agent_socket(self.hosts[number].name())).run().await
-    }
-
-    async fn report(&self, number: usize) -> Result<Value> {
-        Ok(serde_json::from_str(&self.command(number, &["status", "-o", "json"]).await?.stdout)?)
-    }
-
-    /// Waits until status of a node says this of the cluster's health.
-    async fn says(&self, number: usize, text: &str) -> Result<()> {
-        let said = async || Ok(self.command(number, &["status"]).await?.stdout.contains(text));
-        until(&format!("node {number} to say {text:?}"), said).await.with_context(|| self.agents[number].tail())
-    }
-
-    async fn all_reached(&self) -> Result<()> {
-        for number in 0..2 {
-            self.says(number, "Cluster health:  2/2 reachable   (").await?;
-        }
-        Ok(())
-    }
-
-    /// What the endpoint of a node holds, and nobody else.
-    async fn own(&self, number: usize) -> Result<BTreeMap<IpAddr, String>> {
-        held(&self.report(number).await?)
-    }
-
-    /// Status, reason and message of the condition.
-    async fn condition(&self, number: usize) -> Result<(String, String)> {
-        let nodes = self.cp.ipam_nodes().await?;
-        let status = nodes.get(self.hosts[number].name()).and_then(|node| node.status.clone()).unwrap_or_default();
-        let condition = status.conditions.into_iter().find(|condition| condition.type_ == "NodesReachable");
-        let condition = condition.context("no condition")?;
-        Ok((condition.status, condition.message))
-    }
+/// Status and message of the condition.
+async fn condition(two: &Pair, number: usize) -> Result<(String, String)> {
+    let condition = two.condition(number, "NodesReachable").await?;
+    Ok((condition.status, condition.message))
 }
 
 async fn everybody_is_reached(env: &[(&str, &str)]) -> Result<()> {
-    let two = Two::start(env).await?;
-    two.all_reached().await?;
+    let two = start(env).await?;
+    all_reached(&two).await?;
     let report = two.report(0).await?;
     let rows = report["addresses"].as_array().context("no addresses")?;
     let owners: Vec<_> = rows.iter().filter(|row| row["attachment"].is_object()).map(|row| &row["owner"]).collect();
@@ -95,13 +47,13 @@ async fn everybody_is_reached(env: &[(&str, &str)]) -> Result<()> {
 
 #[tokio::test]
 async fn one_that_is_cut_off_is_named_until_it_is_back() -> Result<()> {
-    let two = Two::start(&[]).await?;
-    two.all_reached().await?;
-    let own = two.own(1).await?;
+    let two = start(&[]).await?;
+    all_reached(&two).await?;
+    let own = two.held(1).await?;
     let nodes = two.cp.ipam_nodes().await?;
     let published = nodes["n2"].status.clone().and_then(|status| status.health_endpoint).context("no endpoint")?;
     assert_eq!((published.addresses.clone(), published.port), (own.keys().copied().collect(), 4240));
-    let reached = async || Ok(two.condition(0).await.is_ok_and(|(status, _)| status == "True"));
+    let reached = async || Ok(condition(&two, 0).await.is_ok_and(|(status, _)| status == "True"));
     until("the condition", reached).await?;
     let metrics = two.agents[0].http_in(two.hosts[0].netns(), "/metrics").await?;
     for line in ["nodes_probed 2\n", "nodes_reachable 2\n", "endpoint_failed 0\n"] {
@@ -118,7 +70,7 @@ async fn one_that_is_cut_off_is_named_until_it_is_back() -> Result<()> {
         Ok(now > before.map(|before| before + 3))
     };
     until("some passes of reconciliation", reconciled).await?;
-    assert_eq!(two.own(1).await?, own);
+    assert_eq!(two.held(1).await?, own);
     // With the API server's word that there is no such pod: the one that it names is the agent's.
     let audit = Program::ours("cadastre-agent")?.env("KUBECONFIG", two.cp.kubeconfig_admin()?).arg("audit");
     let audit = audit.arg("--config").arg(two.cp.settings_file("audit").await?);
@@ -135,14 +87,14 @@ async fn one_that_is_cut_off_is_named_until_it_is_back() -> Result<()> {
     );
     two.says(1, "\n  n1  ").await?;
     let named = async || {
-        let (status, message) = two.condition(0).await?;
+        let (status, message) = condition(&two, 0).await?;
         Ok(status == "False" && message.starts_with(&format!("no answer from n2 ({}", published.addresses[0])))
     };
     until("the condition to name it", named).await?;
     two.fabric.cut(&two.hosts[1], false)?;
-    two.all_reached().await?;
+    all_reached(&two).await?;
     until("the condition to be well", reached).await?;
-    assert_eq!(two.own(1).await?, own, "nobody attached it anew");
+    assert_eq!(two.held(1).await?, own, "nobody attached it anew");
     Ok(())
 }
 
@@ -153,9 +105,9 @@ async fn bridges_are_probed_as_well() -> Result<()> {
 
 #[tokio::test]
 async fn a_node_of_one_family_is_probed_in_that() -> Result<()> {
-    let two = Two::start(&[("CADASTRE__HEALTHENDPOINT__PORT", "4444")]).await?;
-    two.all_reached().await?;
-    let own = two.own(0).await?;
+    let two = start(&[("CADASTRE__HEALTHENDPOINT__PORT", "4444")]).await?;
+    all_reached(&two).await?;
+    let own = two.held(0).await?;
     let address = own.keys().find(|address| address.is_ipv6()).context("no IPv6")?;
     // Anybody may ask; the answer is the node's name.
     let from = two.hosts[1].netns();
@@ -166,14 +118,14 @@ async fn a_node_of_one_family_is_probed_in_that() -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_agent_takes_its_address_again() -> Result<()> {
-    let two = Two::start(&[]).await?;
-    two.all_reached().await?;
-    let own = two.own(0).await?;
+    let two = start(&[]).await?;
+    all_reached(&two).await?;
+    let own = two.held(0).await?;
     for _ in 0..5 {
         two.agents[0].kill9();
         two.agents[0].restart()?;
-        two.all_reached().await?;
-        assert_eq!(two.own(0).await?, own, "{}", two.agents[0].tail());
+        all_reached(&two).await?;
+        assert_eq!(two.held(0).await?, own, "{}", two.agents[0].tail());
     }
     let links = two.hosts[0].netns().run(&["ip", "-o", "link", "show", "type", "veth"]).await?.ok()?;
     assert_eq!(links.lines().filter(|line| line.contains(": veth")).count(), 1, "{links}");
@@ -182,11 +134,11 @@ async fn a_killed_agent_takes_its_address_again() -> Result<()> {
 
 #[tokio::test]
 async fn what_goes_wrong_is_said_and_harms_no_pod() -> Result<()> {
-    let two = Two::start(&[]).await?;
-    two.all_reached().await?;
+    let two = start(&[]).await?;
+    all_reached(&two).await?;
     let host = &two.hosts[0];
     // Somebody removes its interface: it is attached anew, with the same address.
-    let own = two.own(0).await?;
+    let own = two.held(0).await?;
     let links = host.netns().run(&["ip", "-o", "link", "show", "type", "veth"]).await?.ok()?;
     let veth = links.lines().filter_map(|line| line.split([' ', '@']).find(|word| word.starts_with("veth")));
     for veth in veth {
@@ -194,8 +146,8 @@ async fn what_goes_wrong_is_said_and_harms_no_pod() -> Result<()> {
     }
     let anew = async || Ok(two.agents[0].log().contains("does not reach its own health endpoint"));
     until("it is attached anew", anew).await.with_context(|| two.agents[0].tail())?;
-    two.all_reached().await?;
-    assert_eq!(two.own(0).await?, own);
+    all_reached(&two).await?;
+    assert_eq!(two.held(0).await?, own);
 
     // An agent whose image lacks what the plugin is linked to.
     let ptp = host.bin().join("ptp");
@@ -208,32 +160,32 @@ async fn what_goes_wrong_is_said_and_harms_no_pod() -> Result<()> {
     let status = two.command(0, &["status"]).await?;
     assert!(!status.success() && status.stdout.contains("is linked to libraries of the node"), "{status:?}");
     let failed = async || {
-        Ok(two.condition(0).await.is_ok_and(|(status, message)| status == "False" && message.contains("linked")))
+        Ok(condition(&two, 0).await.is_ok_and(|(status, message)| status == "False" && message.contains("linked")))
     };
     until("the condition", failed).await?;
     // Others do not probe what is not there.
     two.says(1, "Cluster health:  1/1 reachable").await?;
     fs::rename(host.bin().join("ptp.real"), &ptp)?;
     let pod = NetNs::new("pod")?;
-    let cni = Cni::installed(host.netns(), "cadastre", &host.conf(), &host.bin())?;
+    let cni = two.cni(0)?;
     cni.add(&Attachment::new(&pod)).await.with_context(|| two.agents[0].tail())?;
-    two.all_reached().await?;
+    all_reached(&two).await?;
     cni.del(&Attachment::new(&pod)).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn it_is_given_back_when_it_is_turned_off_and_when_all_is() -> Result<()> {
-    let two = Two::start(&[]).await?;
-    two.all_reached().await?;
+    let two = start(&[]).await?;
+    all_reached(&two).await?;
     two.agents[1].term();
     two.agents[1].wait_exit(STOP).await?;
     let off = [&FAST[..], &[("CADASTRE__HEALTHENDPOINT__ENABLED", "false")]].concat();
     let second = two.cp.agent_program_on(&two.hosts[1], &off).await?.start(two.cp.folder(), "agent-2-off")?;
-    let freed = async || Ok(two.own(1).await.is_ok_and(|own| own.is_empty()));
+    let freed = async || Ok(two.held(1).await.is_ok_and(|own| own.is_empty()));
     until("the address is given back", freed).await.with_context(|| second.tail())?;
     two.says(0, "Cluster health:  1/1 reachable").await?;
-    assert!(two.condition(1).await.is_err() && two.report(1).await?["clusterHealth"].is_null());
+    assert!(condition(&two, 1).await.is_err() && two.report(1).await?["clusterHealth"].is_null());
 
     let daemon_sets = Api::<DaemonSet>::namespaced(two.cp.admin().await?, NAMESPACE);
     daemon_sets.delete("cadastre-agent", &DeleteParams::background()).await?;
@@ -266,8 +218,8 @@ async fn a_read_only_proc_sys_is_no_obstacle() -> Result<()> {
         Program::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&sysctls);
     let agent = cp.agent_program_on(&host, &FAST).await?.arg("--sysctl-dir").arg(&sysctls).under(mounts);
     let agent = agent.start(cp.folder(), "agent")?;
-    let status = Program::ours("cadastre-agent")?.args(["status", "--socket"]).arg(cp.agent_socket(host.name()));
-    let said = async || Ok(status.clone().run().await?.stdout.contains("Cluster health:  1/1 reachable"));
+    let status = async || cp.ask_agent(host.name(), &["status"]).await;
+    let said = async || Ok(status().await?.stdout.contains("Cluster health:  1/1 reachable"));
     until("its own endpoint is reached", said).await.with_context(|| agent.tail())?;
     let read_only = fs::read_to_string(format!("/proc/{}/mounts", agent.pid()))?;
     assert!(read_only.lines().any(|line| line.contains(" /proc/sys proc ro")), "the agent's stays: {read_only}");

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use cadastre_tests::{
-    Attachment, Cni, ControlPlane, DUAL_STACK, Fabric, Host, MTU, NAMESPACE, NetNs, Proc, Program, addresses, node,
-    until,
+    Attachment, ControlPlane, DUAL_STACK, Fabric, MTU, NAMESPACE, NetNs, Pair, Program, addresses, node, until,
 };
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
@@ -24,71 +23,33 @@ const STOP: Duration = Duration::from_secs(20);
 const BRIDGE: (&str, &str) = ("CADASTRE__CNI__INTERFACEPLUGIN", "bridge");
 const EXCLUSIVE: (&str, &str) = ("CADASTRE__CNI__EXCLUSIVE", "true");
 
-/// Two nodes with operator and agents.
-struct Two {
-    cp: ControlPlane,
-    hosts: [Host; 2],
-    agents: [Proc; 2],
-    _operator: Proc,
-    _fabric: Fabric,
-}
-
-impl Two {
-    async fn start(env: &[(&str, &str)]) -> Result<Self> {
-        let cp = ControlPlane::start().await?;
-        cp.install_chart(DUAL_STACK).await?.ok()?;
-        let fabric = Fabric::new()?;
-        let hosts = [fabric.host(&cp, 1)?, fabric.host(&cp, 2)?];
-        let operator = cp.start_operator("operator", &["--leader-elect=false"]).await?;
-        cp.create_nodes(hosts.iter().map(Host::node)).await?;
-        let start = async |host, name| cp.agent_program_on(host, env).await?.start(cp.folder(), name);
-        let agents = [start(&hosts[0], "agent-1").await?, start(&hosts[1], "agent-2").await?];
-        let two = Self { cp, hosts, agents, _operator: operator, _fabric: fabric };
-        for number in 0..2 {
-            two.connected(number).await?;
-        }
-        Ok(two)
-    }
-
-    /// Waits until a node has its configuration and routes to the other.
-    async fn connected(&self, number: usize) -> Result<()> {
-        let host = &self.hosts[number];
-        let wanted = self.routes_to(1 - number).await?;
+/// Two nodes that have their configuration, and routes to each other.
+async fn start(env: &[(&str, &str)]) -> Result<Pair> {
+    let two = Pair::start(env).await?;
+    for (number, host) in two.hosts.iter().enumerate() {
+        let wanted = routes_to(&two, 1 - number).await?;
         let connected = async || Ok(host.conflist().exists() && host.routes().await? == wanted);
-        until("configuration and routes", connected).await.with_context(|| self.agents[number].tail())
+        until("configuration and routes", connected).await.with_context(|| two.agents[number].tail())?;
     }
-
-    /// As `ip route` shows the routes to a node.
-    async fn routes_to(&self, number: usize) -> Result<Vec<String>> {
-        let host = &self.hosts[number];
-        let served = async || Ok(self.cp.blocks().await?.get(host.name()).is_some_and(|blocks| blocks.len() == 2));
-        until("both families are assigned", served).await?;
-        let blocks = self.cp.blocks().await?.remove(host.name()).unwrap_or_default();
-        let via = |(block, address): (_, IpAddr)| match address {
-            IpAddr::V4(_) => format!("{block} via {address} dev eth0"),
-            IpAddr::V6(_) => format!("{block} via {address} dev eth0 metric 1024 pref medium"),
-        };
-        Ok(blocks.into_iter().zip(host.addresses()).map(via).collect())
-    }
-
-    fn cni(&self, number: usize) -> Result<Cni> {
-        let host = &self.hosts[number];
-        Cni::installed(host.netns(), "cadastre", &host.conf(), &host.bin())
-    }
-
-    async fn status(&self, number: usize) -> Result<Value> {
-        status(&self.cp, &self.hosts[number]).await
-    }
+    Ok(two)
 }
 
-async fn status(cp: &ControlPlane, host: &Host) -> Result<Value> {
-    let program = Program::ours("cadastre-agent")?.args(["status", "-o", "json", "--socket"]);
-    Ok(serde_json::from_str(&program.arg(cp.agent_socket(host.name())).run().await?.stdout)?)
+/// As `ip route` shows the routes to a node.
+async fn routes_to(two: &Pair, number: usize) -> Result<Vec<String>> {
+    let host = &two.hosts[number];
+    let served = async || Ok(two.cp.blocks().await?.get(host.name()).is_some_and(|blocks| blocks.len() == 2));
+    until("both families are assigned", served).await?;
+    let blocks = two.cp.blocks().await?.remove(host.name()).unwrap_or_default();
+    let via = |(block, address): (_, IpAddr)| match address {
+        IpAddr::V4(_) => format!("{block} via {address} dev eth0"),
+        IpAddr::V6(_) => format!("{block} via {address} dev eth0 metric 1024 pref medium"),
+    };
+    Ok(blocks.into_iter().zip(host.addresses()).map(via).collect())
 }
 
 /// Pods of both nodes reach each other and both nodes, and nodes reach them.
 async fn everybody_reaches_everybody(env: &[(&str, &str)], plugin: &str) -> Result<()> {
-    let two = Two::start(env).await?;
+    let two = start(env).await?;
     let spaces = [NetNs::new("pod-1")?, NetNs::new("pod-2")?];
     let mut pods = Vec::new();
     for (number, space) in spaces.iter().enumerate() {
@@ -106,7 +67,7 @@ async fn everybody_reaches_everybody(env: &[(&str, &str)], plugin: &str) -> Resu
             own.netns().reaches(address).await.with_context(|| format!("from node {number}"))?;
         }
     }
-    let status = two.status(0).await?;
+    let status = two.report(0).await?;
     let installed = status["cni"]["message"].as_str().context("nothing installed")?;
     assert!(status["cni"]["ok"] == true && installed.contains(&format!("({plugin}, MTU {MTU})")), "{status}");
     assert_eq!(status["routes"]["message"], "2 to 1 node");
@@ -129,7 +90,7 @@ async fn pods_and_nodes_reach_each_other_by_bridge() -> Result<()> {
 
 #[tokio::test]
 async fn routes_follow_nodes_and_come_back_and_those_of_others_stay() -> Result<()> {
-    let two = Two::start(&[]).await?;
+    let two = start(&[]).await?;
     let [first, second] = &two.hosts;
     let wanted = first.routes().await?;
     let block = wanted[0].split(' ').next().context("no block")?.to_owned();
@@ -153,7 +114,7 @@ async fn routes_follow_nodes_and_come_back_and_those_of_others_stay() -> Result<
     // One behind a router is for the network to reach.
     two.cp.create_nodes([node("n9").ready(false).addresses(["172.30.0.9", "fd99::9"])]).await?;
     let expected = "2 to 1 node; none to n9 (172.30.0.9 is not on a link of this node)";
-    let named = async || Ok(two.status(0).await?["routes"]["message"] == expected);
+    let named = async || Ok(two.report(0).await?["routes"]["message"] == expected);
     until("the node that no route leads to is named", named).await.with_context(|| two.agents[0].tail())?;
     let counted = two.agents[0].http_in(first.netns(), "/metrics").await?;
     assert!(counted.contains("\ncadastre_agent_unreached_nodes 1\n"), "{counted}");
@@ -171,7 +132,7 @@ async fn routes_follow_nodes_and_come_back_and_those_of_others_stay() -> Result<
 }
 
 /// Routes follow a node to its new address, and stay when its Node names none for a moment. Leaves a node n8 behind.
-async fn moves(two: &Two, nodes: &Api<Node>, wanted: &[String]) -> Result<()> {
+async fn moves(two: &Pair, nodes: &Api<Node>, wanted: &[String]) -> Result<()> {
     let [first, second] = &two.hosts;
     let name = async |addresses: &[&str]| {
         let addresses: Vec<_> = addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
@@ -194,7 +155,7 @@ async fn moves(two: &Two, nodes: &Api<Node>, wanted: &[String]) -> Result<()> {
 
 #[tokio::test]
 async fn what_is_altered_is_mended_also_while_it_runs() -> Result<()> {
-    let two = Two::start(&[]).await?;
+    let two = start(&[]).await?;
     let host = &two.hosts[0];
     let (conflist, plugin) = (host.conflist(), host.plugin());
     let right = fs::read_to_string(&conflist)?;
@@ -222,7 +183,7 @@ async fn what_is_altered_is_mended_also_while_it_runs() -> Result<()> {
 
 #[tokio::test]
 async fn all_of_it_stays_until_the_daemon_set_is_gone() -> Result<()> {
-    let two = Two::start(&[EXCLUSIVE]).await?;
+    let two = start(&[EXCLUSIVE]).await?;
     let [first, second] = &two.hosts;
     let daemon_sets = Api::<DaemonSet>::namespaced(two.cp.admin().await?, NAMESPACE);
     fs::write(first.conf().join("10-other.conf"), "{}")?;
@@ -242,7 +203,7 @@ async fn all_of_it_stays_until_the_daemon_set_is_gone() -> Result<()> {
     assert!(alone().await? && first.plugin().exists() && first.routes().await?.len() == 2, "{}", two.agents[0].tail());
     two.cp.restart_apiserver().await?;
     two.agents[0].restart()?;
-    until("the API server is heard", async || Ok(two.status(0).await?["kubernetes"]["ok"] == true)).await?;
+    until("the API server is heard", async || Ok(two.report(0).await?["kubernetes"]["ok"] == true)).await?;
 
     // A pod is left on the second node: its end needs the plugin.
     let pod = NetNs::new("pod")?;
@@ -268,7 +229,7 @@ async fn all_of_it_stays_until_the_daemon_set_is_gone() -> Result<()> {
 
 #[tokio::test]
 async fn what_cannot_be_installed_is_said_everywhere() -> Result<()> {
-    let two = Two::start(&[]).await?;
+    let two = start(&[]).await?;
     let host = &two.hosts[0];
     // No interface plugin, then a folder that is none.
     for plugin in ["ptp", "cadastre"] {
@@ -276,12 +237,9 @@ async fn what_cannot_be_installed_is_said_everywhere() -> Result<()> {
     }
     let says = async |text: &str| {
         let said = async || {
-            let message = two.status(0).await?["cni"]["message"].as_str().unwrap_or_default().to_owned();
-            let nodes = two.cp.ipam_nodes().await?;
-            let status = nodes.get(host.name()).and_then(|node| node.status.clone()).unwrap_or_default();
-            let serving = status.conditions.iter().find(|condition| condition.type_ == "Serving");
-            let condition =
-                serving.is_some_and(|serving| serving.reason == "NotInstalled" && serving.message == message);
+            let message = two.report(0).await?["cni"]["message"].as_str().unwrap_or_default().to_owned();
+            let serving = two.condition(0, "Serving").await;
+            let condition = serving.is_ok_and(|serving| serving.reason == "NotInstalled" && serving.message == message);
             let ready = two.agents[0].http_in(host.netns(), "/readyz").await?.contains(text);
             Ok(message.contains(text) && condition && ready)
         };
@@ -293,7 +251,7 @@ async fn what_cannot_be_installed_is_said_everywhere() -> Result<()> {
     std::os::unix::fs::symlink(cadastre_tests::tool("ptp")?, host.bin().join("ptp"))?;
     says(&format!("cannot make {}: File exists", host.conf().display())).await?;
     fs::remove_file(host.conf())?;
-    until("mended", async || Ok(two.status(0).await?["cni"]["ok"] == true && host.conflist().exists())).await?;
+    until("mended", async || Ok(two.report(0).await?["cni"]["ok"] == true && host.conflist().exists())).await?;
     Ok(())
 }
 
@@ -316,7 +274,9 @@ async fn a_full_disk_and_a_read_only_folder_are_said_and_leave_no_half_file() ->
         |path: &Path| Path::new(&format!("/proc/{}/root", agent.pid())).join(path.strip_prefix("/").unwrap_or(path));
     let says = async |text: String| {
         let said = async || {
-            Ok(status(&cp, &host).await.is_ok_and(|status| status["cni"]["message"].to_string().contains(&text)))
+            let report = cp.ask_agent(host.name(), &["status", "-o", "json"]).await?.stdout;
+            let report: Value = serde_json::from_str(&report)?;
+            Ok(report["cni"]["message"].to_string().contains(&text))
         };
         until(&text, said).await.with_context(|| agent.tail())
     };
