@@ -154,6 +154,24 @@ async fn moves(two: &Pair, nodes: &Api<Node>, wanted: &[String]) -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_to_make_no_routes_removes_those_of_the_one_before() -> Result<()> {
+    let two = start(&[]).await?;
+    let [first, second] = &two.hosts;
+    first.netns().ip(&["route", "add", "10.255.0.0/24", "via", "192.168.77.2"])?;
+    two.agents[0].kill9();
+    assert_eq!(first.routes().await?.len(), 2);
+    let off = two.cp.agent_program_on(first, &[("CADASTRE__AUTODIRECTNODEROUTES", "false")]).await?;
+    let off = off.start(two.cp.folder(), "agent-1-off")?;
+    until("its routes are gone", async || Ok(first.routes().await?.is_empty())).await.with_context(|| off.tail())?;
+    until("it serves", async || Ok(two.report(0).await?["cni"]["ok"] == true)).await.with_context(|| off.tail())?;
+    assert!(first.routes().await?.is_empty() && two.report(0).await?["routes"].is_null(), "{}", off.tail());
+    let others = first.netns().run(&["ip", "route", "show", "10.255.0.0/24"]).await?.ok()?;
+    assert!(others.contains("via 192.168.77.2"), "{others}");
+    assert_eq!(second.routes().await?.len(), 2, "its agent is another");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_altered_is_mended_also_while_it_runs() -> Result<()> {
     let two = start(&[]).await?;
     let host = &two.hosts[0];
