@@ -104,15 +104,19 @@ async fn bridges_are_probed_as_well() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_of_one_family_is_probed_in_that() -> Result<()> {
+async fn both_families_answer_anybody_at_the_port_that_is_set() -> Result<()> {
     let two = start(&[("CADASTRE__HEALTHENDPOINT__PORT", "4444")]).await?;
     all_reached(&two).await?;
     let own = two.held(0).await?;
-    let address = own.keys().find(|address| address.is_ipv6()).context("no IPv6")?;
-    // Anybody may ask; the answer is the node's name.
-    let from = two.hosts[1].netns();
-    let netcat = from.run(&["busybox", "nc", &address.to_string(), "4444"]).await?;
-    assert_eq!(netcat.stdout, "cadastre-health n1\n", "{netcat:?}");
+    assert_eq!(own.len(), 2, "one of each family: {own:?}");
+    let nodes = two.cp.ipam_nodes().await?;
+    let published = nodes["n1"].status.clone().and_then(|status| status.health_endpoint).context("no endpoint")?;
+    assert_eq!((published.addresses, published.port), (own.keys().copied().collect(), 4444));
+    for address in own.keys() {
+        let from = two.hosts[1].netns();
+        let netcat = from.run(&["busybox", "nc", &address.to_string(), "4444"]).await?;
+        assert_eq!(netcat.stdout, "cadastre-health n1\n", "{netcat:?}");
+    }
     Ok(())
 }
 
