@@ -53,6 +53,6 @@ fn ratio(turns: &[Turn], one: Subject, other: Subject) -> Vec<f64> {
 }
 
 fn print_row(subject: &str, figures: &[String; 5]) {
-    let figures = figures.iter().fold(String::new(), |line, figure| format!("{line}{figure:<25}"));
+    let figures = figures.iter().fold(String::new(), |line, figure| format!("{line}{figure:<26}"));
     println!("{subject:<12}{}", figures.trim_end());
 }
