@@ -89,6 +89,7 @@ bench-cni: prereqs tools release ## Measure an address for a pod, plugin and age
 	@cargo run -q --release -p cadastre-tests --bin bench-cni
 
 bench-burst: prereqs-cluster tools images ## Measure 110 pods at once on one node, beside host-local (ROUNDS= PODS=)
+	@cargo build -q --release -p cadastre-tests --bin metered-plugin
 	@cargo run -q --release -p cadastre-tests --bin bench-burst
 
 deny: ## Check licences, duplicate versions and advisories of the dependencies (installs cargo-deny into the cache)

@@ -15,6 +15,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::time::timeout;
 
+use crate::meter;
 use crate::stage::Stage;
 use crate::subject::Subject;
 
@@ -39,13 +40,13 @@ pub struct Turn {
 pub async fn measure(stage: &Stage, subject: Subject, round: usize, pods: usize) -> Result<Turn> {
     stage.take_turn(subject).await?;
     warm_up(stage, subject).await?;
-    let (node, meter) = (stage.node(), &stage.meter);
+    let node = stage.node();
     let app = format!("burst-{round}-{}", subject.name());
-    let (plugins, agent) = (meter.plugins(node).await?, meter.agent(node).await?);
+    let (plugins, agent) = (meter::plugins(node, subject)?, meter::agent(node).await?);
     let started = Instant::now();
     start(&stage.lab, &app, node.name(), pods).await?;
     let wall = started.elapsed().as_secs_f64() * 1000.0;
-    let (plugins, agent) = (meter.plugins(node).await? - plugins, meter.agent(node).await? - agent);
+    let (plugins, agent) = (meter::plugins(node, subject)? - plugins, meter::agent(node).await? - agent);
     let failures = Failures::of_pods(&stage.lab, &app).await?;
     end(stage, &app).await?;
     Ok(Turn { subject, round, wall, plugins, agent, failures })

@@ -1,19 +1,21 @@
-//! CPU time of IPAM on a node, by the kernel's own count in control groups: one for every call of an IPAM plugin, and the
-//! agent's, which kubelet made.
+//! CPU time of IPAM on a node, by the kernel's own count: of each call of an IPAM plugin, by a program that stands before
+//! it (tests/src/bin/metered-plugin.rs), and of the agent, by the control group that kubelet made.
+
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use cadastre_tests::{Node, Program, tool};
 
 use crate::subject::Subject;
 
-/// Prints where the hierarchy is, after making the group in it.
-const GROUP: &str = r#"for hierarchy in /sys/fs/cgroup/*; do
-    [ ! -e "$hierarchy/cpuacct.usage" ] || { mkdir -p "$hierarchy/ipam" && echo "$hierarchy" && exit; }
-done; echo "no hierarchy has cpuacct" >&2; exit 1"#;
-/// Where the agent's process is counted, if one runs.
+/// Prints the file that counts the agent's container, if one runs.
 const OF_AGENT: &str = r#"for process in /proc/[0-9]*; do
     read -r name 2>/dev/null < "$process/comm" && [ "$name" = cadastre-agent ] || continue
-    sed -n 's/^[0-9]*:\(.*,\)*cpuacct\(,.*\)*://p' "$process/cgroup"
+    group=$(sed -n 's/^[0-9]*:\(.*,\)*cpuacct\(,.*\)*://p' "$process/cgroup")
+    ls /sys/fs/cgroup/*"$group"/cpuacct.usage
 done"#;
 /// 23 bits of the container's ID: that two of some hundred get one address is not to be expected.
 const FLOOR: &str = r#"#!/bin/sh
@@ -23,49 +25,42 @@ address=10.$((128 + (number >> 17))).$((number >> 9 & 255)).$((number >> 1 & 255
 echo "{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"$address/9\",\"gateway\":\"10.255.255.254\"}],\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}"
 "#;
 
-/// See the [module](self).
-pub struct Meter {
-    hierarchy: String,
+/// Puts a plugin for each subject on the node, which has the real one counted.
+pub async fn install(node: &Node) -> Result<()> {
+    let meter = fs::read(env::current_exe()?.with_file_name("metered-plugin")).context("metered-plugin")?;
+    for subject in Subject::ALL {
+        let real = match subject {
+            Subject::Floor => FLOOR.as_bytes().to_vec(),
+            Subject::Ours => fs::read(node.path("/opt/cni/bin/cadastre")?)?,
+            Subject::HostLocal => fs::read(tool("host-local")?)?,
+        };
+        put(node, &format!("{}.real", subject.network()), &real).await?;
+        put(node, &subject.network(), &meter).await?;
+    }
+    Ok(())
 }
 
-impl Meter {
-    /// Puts a plugin for each subject on the node, which has the real one counted.
-    pub async fn install(node: &Node) -> Result<Self> {
-        let hierarchy = node.exec(&["sh", "-c", GROUP]).await?.ok()?.trim().to_owned();
-        put(node, "floor", FLOOR.as_bytes()).await?;
-        put(node, "host-local", &std::fs::read(tool("host-local")?)?).await?;
-        for subject in Subject::ALL {
-            let real = match subject {
-                Subject::Floor => "floor",
-                Subject::Ours => "cadastre",
-                Subject::HostLocal => "host-local",
-            };
-            let joins = format!("echo $$ > {hierarchy}/ipam/cgroup.procs");
-            let counted = format!("#!/bin/sh\n{joins}\nexec /opt/cni/bin/{real} \"$@\"\n");
-            put(node, &subject.network(), counted.as_bytes()).await?;
+/// ms of this one's plugins so far.
+pub fn plugins(node: &Node, subject: Subject) -> Result<f64> {
+    let path: PathBuf = node.path(&format!("/opt/cni/bin/{}.usage", subject.network()))?;
+    let calls = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        calls => calls.with_context(|| path.display().to_string())?,
+    };
+    let micros = calls.lines().map(str::parse::<f64>).sum::<Result<f64, _>>();
+    Ok(micros.with_context(|| path.display().to_string())? / 1e3)
+}
+
+/// ms of the agent so far; 0 if there is none.
+pub async fn agent(node: &Node) -> Result<f64> {
+    let count = node.exec(&["sh", "-c", OF_AGENT]).await?.ok()?;
+    match count.trim() {
+        "" => Ok(0.0),
+        path => {
+            let nanoseconds = node.exec(&["cat", path]).await?.ok()?;
+            let nanoseconds = nanoseconds.trim().parse::<f64>().with_context(|| format!("{path}: {nanoseconds}"))?;
+            Ok(nanoseconds / 1e6)
         }
-        Ok(Self { hierarchy })
-    }
-
-    /// ms of plugins so far.
-    pub async fn plugins(&self, node: &Node) -> Result<f64> {
-        self.usage(node, "/ipam").await
-    }
-
-    /// ms of the agent so far; 0 if there is none.
-    pub async fn agent(&self, node: &Node) -> Result<f64> {
-        let groups = node.exec(&["sh", "-c", OF_AGENT]).await?.ok()?;
-        match groups.trim() {
-            "" => Ok(0.0),
-            group => self.usage(node, group).await,
-        }
-    }
-
-    async fn usage(&self, node: &Node, group: &str) -> Result<f64> {
-        let path = format!("{}{group}/cpuacct.usage", self.hierarchy);
-        let nanoseconds = node.exec(&["cat", &path]).await?.ok()?;
-        let nanoseconds: f64 = nanoseconds.trim().parse().with_context(|| format!("{path}: {nanoseconds}"))?;
-        Ok(nanoseconds / 1e6)
     }
 }
 

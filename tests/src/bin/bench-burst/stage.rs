@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::meter::Meter;
+use crate::meter;
 use crate::subject::Subject;
 
 /// The agent leaves a node without it, so that it costs nothing in the turns of others.
@@ -24,7 +24,6 @@ const BEFORE: &str = "/etc/cni/net.d/04-burst.conflist";
 
 pub struct Stage {
     pub lab: Lab,
-    pub meter: Meter,
     /// The first node's block, and the configuration that the agent wrote.
     block: String,
     conflist: Value,
@@ -39,12 +38,12 @@ impl Stage {
         lab.upgrade_chart(VALUES, &["--wait", "--timeout=100s"]).await?.ok()?;
         lab.nodes_ready().await?;
         let node = &lab.nodes[0];
-        let meter = Meter::install(node).await?;
+        meter::install(node).await?;
         let conflist = fs::read(node.path(OURS)?).with_context(|| OURS.to_owned())?;
         let conflist = serde_json::from_slice(&conflist).with_context(|| OURS.to_owned())?;
         let blocks = lab.cp.blocks().await?.remove(node.name()).context("the node has no block")?;
         let [block] = blocks[..] else { bail!("{blocks:?}: one block was expected") };
-        Ok(Self { block: block.to_string(), conflist, meter, lab })
+        Ok(Self { block: block.to_string(), conflist, lab })
     }
 
     /// Where pods are created.

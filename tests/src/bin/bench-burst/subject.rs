@@ -28,7 +28,7 @@ impl Subject {
         format!("burst-{}", self.name())
     }
 
-    /// The section `ipam`, for the node's block. Its plugin is what [`Meter`](crate::meter::Meter) puts before the real one.
+    /// The section `ipam`, for the node's block. Its plugin is what [`meter`](crate::meter) puts before the real one.
     pub fn ipam(self, block: &str) -> Value {
         let kind = self.network();
         match self {
