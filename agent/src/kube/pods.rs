@@ -85,11 +85,13 @@ impl Identity {
         }
     }
 
-    /// Whether the runtime may mean this Pod by `named`, its UID being `uid`.
+    /// Whether the runtime may mean this Pod by `named`, its UID being `uid`. Anybody may annotate a Pod with any hash, so that
+    /// proves nothing without the name.
     fn may_be(&self, uid: &str, named: &PodName) -> bool {
+        let is_called_so = (&self.namespace, &self.name) == (&named.namespace, &named.name);
         match &named.uid {
-            Some(named) => named == uid || self.config_hash.as_ref() == Some(named),
-            None => (&self.namespace, &self.name) == (&named.namespace, &named.name),
+            Some(named) => named == uid || (is_called_so && self.config_hash.as_ref() == Some(named)),
+            None => is_called_so,
         }
     }
 }
@@ -219,6 +221,7 @@ mod tests {
             (named(Some("u-1"), "a"), false),
             (named(Some("u-0"), "a"), true), // Another Pod of the same name.
             (named(Some("h-2"), "etcd-n1"), false),
+            (named(Some("h-2"), "gone"), true), // Whose UID somebody wrote into an annotation.
             (named(Some("u-2"), "etcd-n1"), false),
             (named(None, "a"), false),
             (named(None, "b"), true),
