@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use cadastre_api::{HealthEndpoint, IPAMNode, IPAMNodeSpec};
+use cadastre_core::Cidr;
 use futures::StreamExt;
 use kube::core::{ApiResource, Object};
 use kube::runtime::watcher::{self, Event};
@@ -61,7 +62,10 @@ fn change(shown: &watch::Sender<Peers>, change: impl FnOnce(&mut Nodes) -> bool)
 /// `None` for what somebody spoiled; the operator puts it right.
 fn read(node: &Raw) -> Option<Peer> {
     match IPAMNodeSpec::deserialize(&node.spec) {
-        Ok(spec) => Some(Peer { health: endpoint(node), ..spec.into() }),
+        Ok(spec) => {
+            let peer = Peer::from(spec);
+            Some(Peer { health: endpoint(node).and_then(|endpoint| within(&peer, endpoint)), ..peer })
+        }
         Err(error) => {
             tracing::warn!(node = node.name_any(), %error, "this IPAMNode cannot be read; what is known of it goes on");
             None
@@ -69,7 +73,36 @@ fn read(node: &Raw) -> Option<Peer> {
     }
 }
 
+/// Of an endpoint, what is an address of the node's own pods: nobody makes others connect anywhere else.
+fn within(peer: &Peer, HealthEndpoint { mut addresses, port }: HealthEndpoint) -> Option<HealthEndpoint> {
+    addresses.retain(|address| peer.blocks.iter().any(|(block, _)| block.contains(&Cidr::host(*address))));
+    (!addresses.is_empty()).then_some(HealthEndpoint { addresses, port })
+}
+
 /// `None` for what somebody spoiled; its agent puts it right.
 fn endpoint(node: &Raw) -> Option<HealthEndpoint> {
     HealthEndpoint::deserialize(&node.status.as_ref()?.health_endpoint).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn an_endpoint_is_where_the_nodes_pods_are() {
+        let read = |addresses: &[&str]| {
+            let grant = "00000000-0000-0000-0000-000000000001";
+            let block = json!({"pool": "default", "family": "IPv4", "cidr": "10.0.2.0/24", "grant": grant});
+            let node = json!({
+                "metadata": {"name": "n2"},
+                "spec": {"mode": "cluster-pool", "nodeUID": "u-1", "ipam": {"allocated": [block], "podCIDRs": ["10.0.2.0/24"]}},
+                "status": {"healthEndpoint": {"addresses": addresses, "port": 4240}},
+            });
+            super::read(&serde_json::from_value(node).unwrap()).unwrap().health.map(|endpoint| endpoint.addresses)
+        };
+        let within = vec!["10.0.2.9".parse().unwrap()];
+        assert_eq!(read(&["10.0.2.9"]), Some(within.clone()));
+        assert_eq!(read(&["127.0.0.1", "10.0.2.9", "10.0.3.1", "fd00::1"]), Some(within));
+        assert_eq!(read(&["192.0.2.1"]), None);
+    }
 }
