@@ -33,7 +33,9 @@ pub fn restore(folder: &Path) -> Vec<PlaceError> {
         Err(error) => return vec![error],
     };
     let backups = names.iter().filter_map(|backup| Some((backup, backup.strip_suffix(BACKUP)?)));
-    let (free, taken): (Vec<_>, Vec<_>) = backups.partition(|(_, name)| !folder.join(name).exists());
+    // A link may lead to where only the node sees.
+    let is_free = |name: &str| fs::symlink_metadata(folder.join(name)).is_err();
+    let (free, taken): (Vec<_>, Vec<_>) = backups.partition(|(_, name)| is_free(name));
     for (backup, _) in taken {
         tracing::warn!(backup, "there is a new configuration of that name, so this one stays renamed");
     }
