@@ -125,14 +125,14 @@ impl NodeAddress {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeIpam {
-    /// Every block the node holds. Agents read this in every mode.
+    /// Every block the node holds. Agents read this in every mode. As many as it says it holds, and as many beside them.
     #[serde(default)]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 512))]
     pub allocated: Vec<AllocatedBlock>,
     /// Those of them that lead here, for the routes of other nodes, and for people and tools that know `CiliumNode`: all but
     /// what another node has too, and the ledger does not know as this one's.
     #[serde(default, rename = "podCIDRs")]
-    #[schemars(with = "Vec<BlockSchema>", length(max = 256))]
+    #[schemars(with = "Vec<BlockSchema>", length(max = 512))]
     pub pod_cidrs: Vec<Cidr>,
 }
 
@@ -201,11 +201,11 @@ pub struct NodeIpamStatus {
     pub pools: Vec<PoolDemand>,
     /// The blocks the agent allocates from, or has addresses in.
     #[serde(default)]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 256))]
     pub held: Vec<HeldBlock>,
     /// Blocks the agent promised never to allocate from again under this grant, and in which nothing is in use.
     #[serde(default)]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 256))]
     pub releasable: Vec<HeldBlock>,
     /// `3/254` for each family: addresses held of those that can be. For people.
     #[serde(default)]
