@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use cadastre_api::IPAMNode;
 use cadastre_core::Cidr;
 use cadastre_tests::{
     Attachment, Cni, ControlPlane, DUAL_STACK, NODE, NetNs, Plugin, Proc, SMALL_BLOCKS, Served, addresses, held,
     installed, ipam, pod, report, served, status, until,
 };
 use futures::{StreamExt as _, stream};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -294,6 +297,25 @@ async fn serving(cp: &ControlPlane) -> Result<(String, String)> {
     let status = cp.ipam_nodes().await?.remove(NODE).context("no IPAMNode")?.status.context("no status")?;
     let condition = status.conditions.into_iter().find(|condition| condition.type_ == "Serving");
     condition.map(|condition| (condition.reason, condition.message)).context("no condition Serving")
+}
+
+#[tokio::test]
+async fn a_status_that_somebody_else_wrote_is_written_again() -> Result<()> {
+    let Served { cp, operator: _operator, agent, .. } = served(DUAL_STACK).await?;
+    let said = async || {
+        let status = cp.ipam_nodes().await?.remove(NODE).context("no IPAMNode")?.status.context("no status")?;
+        Ok::<_, anyhow::Error>((status.health_endpoint, status.ipam.context("nothing is said of addresses")?))
+    };
+    let true_words = said().await?;
+    let lie = json!({"status": {
+        "ipam": {"usage": "99/254", "held": []},
+        "healthEndpoint": {"addresses": ["192.0.2.1"], "port": 22},
+    }});
+    let nodes = Api::<IPAMNode>::all(cp.admin().await?);
+    nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(&lie)).await?;
+    until("the agent's own words are there again", async || Ok(said().await? == true_words))
+        .await
+        .with_context(|| agent.tail())
 }
 
 #[tokio::test]

@@ -32,11 +32,20 @@ const OWN: [&str; 2] = [condition_type::SERVING, condition_type::NODES_REACHABLE
 /// Longest pause after failed writes.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
+/// A status as it was written.
+struct Accepted {
+    /// Of which object.
+    uid: String,
+    /// Which version of it came of that. What is there later may be somebody else's word.
+    version: u64,
+    status: IPAMNodeStatus,
+}
+
 struct Publisher {
     nodes: Api<IPAMNode>,
     links: Links,
-    /// What the API server accepted last, and of which object.
-    accepted: Option<(String, IPAMNodeStatus)>,
+    /// What the API server accepted last.
+    accepted: Option<Accepted>,
     last_write: Option<Instant>,
     backoff: Duration,
 }
@@ -69,8 +78,8 @@ impl Publisher {
     /// What is to be written, and when.
     fn next(&self, own: &Arc<IPAMNode>) -> Option<(Instant, IPAMNodeStatus)> {
         let uid = own.uid()?;
-        let accepted = self.accepted.as_ref().filter(|(of, _)| *of == uid).map(|(_, status)| status.clone());
-        let before = accepted.unwrap_or_else(|| said_before(own));
+        let latest = self.accepted.as_ref().filter(|last| last.uid == uid && version(own) <= last.version);
+        let before = latest.map_or_else(|| said_before(own), |last| last.status.clone());
         let configured = self.links.identity.configured;
         let (setup, health) = self.links.cluster.borrow().said();
         let status =
@@ -102,8 +111,8 @@ impl Publisher {
         let written = self.nodes.patch_status(&name, &params, &Patch::Apply(&patch)).await;
         self.last_write = Some(Instant::now());
         match written {
-            Ok(_) => {
-                self.accepted = Some((uid, status));
+            Ok(written) => {
+                self.accepted = Some(Accepted { uid, version: version(&written), status });
                 self.backoff = Duration::ZERO;
             }
             Err(error) => {
@@ -113,6 +122,11 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Versions are numbers that grow (KEP-5504).
+fn version(node: &IPAMNode) -> u64 {
+    node.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// How often numbers are brought up to date where so many nodes hear of it.
