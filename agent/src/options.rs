@@ -49,6 +49,9 @@ pub struct Options {
     /// The `DaemonSet` that this agent is of: if it is gone when the agent stops, what was installed is taken back.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub daemon_set: Option<DaemonSetName>,
+    /// UID of the agent's own Pod: if that was deleted by force, what was installed stays.
+    #[arg(long, value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// Seconds between two searches for addresses of pods that are gone.
     #[arg(long = "reconcile-seconds", value_name = "SECONDS", default_value = "30", value_parser = seconds, hide = true, env = "CADASTRE_RECONCILE_SECONDS")]
     pub reconcile_every: Duration,

@@ -7,6 +7,7 @@
 //! The API server is not needed to get this far, and not to serve what the journal knows.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,9 +17,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::boot_time::boot_id;
 use crate::health::{self, keep};
-use crate::kube::{Annotations, Links, Pods, Question, drive};
+use crate::kube::{Annotations, Links, Pods, drive};
 use crate::metrics::{Metrics, PREFIX};
-use crate::node::{Host, Installer, Peers, farewell, tend};
+use crate::node::{Asking, Host, Installer, Peers, farewell, tend};
 use crate::options::Options;
 use crate::outlook::{Cluster, Outlook};
 use crate::report::Identity;
@@ -72,14 +73,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     readiness.pass(checks::SOCKET);
 
     let (host, health) = (options.host(&settings), options.health(&settings));
-    let rest = Rest { host, health: health.clone(), links: links.clone(), peers, pods, questions };
+    let rest = Rest { host, health: health.clone(), links: links.clone(), peers };
+    // Not dropped with the rest: its watch of Pods may still have to tell the farewell of this agent's own.
+    let mut dealings = pin!(drive(&settings, links.clone(), pods.clone(), questions));
     tokio::select! {
-        () = rest.run(&settings, &readiness) => {}
+        () = &mut dealings => {}
+        () = rest.run(&readiness) => {}
         () = shutdown.requested() => {}
     }
     if let (true, Some(daemon_set)) = (shutdown.is_requested(), &options.daemon_set) {
         let installer = Installer::new(&settings.cni, options.plugin, &options.socket);
-        farewell(&settings, daemon_set, installer.as_ref(), &health, &links.owner).await;
+        let asking = Asking { settings: &settings, daemon_set, pods: &pods, pod_uid: options.pod_uid.as_deref() };
+        farewell(&asking, installer.as_ref(), &health, &links.owner).await;
     }
     stop_serving.fire(); // Not before: the health endpoint's DEL goes through the socket.
     shutdown.trigger().fire();
@@ -97,23 +102,20 @@ async fn serve_metrics(listen: SocketAddr, shutdown: &Shutdown) -> anyhow::Resul
     Ok((metrics, readiness, server))
 }
 
-/// What this thread is given.
+/// What this thread does beside the dealings with the API server.
 struct Rest {
     host: Host,
     health: health::Host,
     links: Links,
     peers: watch::Receiver<Peers>,
-    pods: Pods,
-    questions: mpsc::Receiver<Question>,
 }
 
 impl Rest {
     /// Runs for ever, unless something of it fails.
-    async fn run(self, settings: &Settings, readiness: &Readiness) {
-        let Self { host, health, links, peers, pods, questions } = self;
-        let Links { identity, owner, outlook, cluster, metrics, .. } = links.clone();
+    async fn run(self, readiness: &Readiness) {
+        let Self { host, health, links, peers } = self;
+        let Links { identity, owner, outlook, cluster, metrics, .. } = links;
         tokio::select! {
-            () = drive(settings, links, pods, questions) => {}
             () = tend(host, outlook.clone(), peers.clone(), Arc::clone(&cluster), metrics.clone()) => {}
             () = keep(health, outlook.clone(), peers, Arc::clone(&cluster), owner, metrics) => {}
             () = watch_readiness(identity, outlook, cluster.subscribe(), readiness) => {}

@@ -1,10 +1,11 @@
-//! The release on two real nodes: `helm test` finds what is broken, an upgrade and a rollback leave pods as they are, and a
-//! mode that is changed past Helm is refused, stops the rollout, and heals when it is set back.
+//! The release on two real nodes: `helm test` finds what is broken, an upgrade and a rollback leave pods as they are, an agent
+//! that is deleted by force takes nothing back, and a mode that is changed past Helm is refused, stops the rollout, and heals
+//! when it is set back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cadastre_api::{IPAMConfig, Mode};
 use cadastre_tests::{DUAL_STACK, Lab, NAMESPACE, Node, eventually, is_ready, node, until};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -14,6 +15,18 @@ use serde_json::json;
 
 const ROLLOUT: Duration = Duration::from_mins(2);
 const WAIT: [&str; 2] = ["--wait", "--timeout=100s"];
+
+/// Says, until the file `/tmp/enough` is there, each time that the configuration or one of so many routes is not; then how
+/// often it looked.
+const LOOK: &str = r#"looks=0
+while [ ! -e /tmp/enough ]; do
+    [ -e /etc/cni/net.d/05-cadastre.conflist ] || echo no configuration
+    routes=$({ ip -4 route show proto 202; ip -6 route show proto 202; } | wc -l)
+    [ "$routes" = "$1" ] || echo "$routes routes"
+    looks=$((looks + 1))
+    sleep 0.02
+done
+echo "$looks looks""#;
 
 #[tokio::test]
 async fn the_release_is_tested_upgraded_rolled_back_and_keeps_its_mode() -> Result<()> {
@@ -37,6 +50,9 @@ async fn the_release_is_tested_upgraded_rolled_back_and_keeps_its_mode() -> Resu
     ensure!(!config(&lab).await?.contains("logLevel: debug"), "it is rolled back");
     assert_eq!(lab.pods_now().await?, before, "and so does a rollback");
     lab.ping_neighbours(&before).await?;
+
+    agent_is_deleted_by_force(&lab).await?;
+    assert_eq!(lab.pods_now().await?, before);
 
     mode_changed_past_helm(&lab).await?;
     assert_eq!(lab.pods_now().await?, before);
@@ -68,6 +84,46 @@ async fn helm_test(lab: &Lab) -> Result<()> {
     let daemon_set = ["-n", NAMESPACE, "get", "daemonset", "cadastre-test"];
     ensure!(!lab.cp.kubectl(&daemon_set).await?.success(), "the DaemonSet of the test is left");
     Ok(())
+}
+
+/// Configuration and routes are there all the time, though the agent's token is void when it ends, as after `helm uninstall`.
+async fn agent_is_deleted_by_force(lab: &Lab) -> Result<()> {
+    let node = &lab.nodes[0];
+    let (name, uid) = agent_of(lab, node).await?;
+    let look = async {
+        let routes = lab.nodes.len() - 1; // To each of the others, for each of two families.
+        node.program("sh")?.args(["-c", LOOK, "look", &(2 * routes).to_string()]).run().await?.ok()
+    };
+    let replace = async {
+        // Tokens that were good are taken for good for 10 s more: the kubelet is to hear of it after that.
+        let token = format!("cat /var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/*/token");
+        let token = node.exec(&["sh", "-c", &token]).await?.ok()?;
+        node.signal_all("STOP", "kubelet").await?;
+        let delete = ["-n", NAMESPACE, "delete", "pod", &name, "--force", "--grace-period=0"];
+        lab.cp.kubectl(&delete).await?.ok()?;
+        let void = async || {
+            let who = lab.cp.kubectl(&["auth", "whoami", "--token", token.trim()]).await?;
+            Ok(!who.success() && who.stderr.contains("Unauthorized"))
+        };
+        until("the agent's token to be void", void).await?;
+        node.signal_all("CONT", "kubelet").await?;
+        lab.nodes_ready().await?;
+        lab.release_ready().await?; // The next agent is, after it got the lock of the one before.
+        node.exec(&["touch", "/tmp/enough"]).await?.ok()
+    };
+    let (looked, _) = tokio::try_join!(look, replace)?;
+    let looks: Option<usize> = looked.strip_suffix(" looks\n").and_then(|looks| looks.parse().ok());
+    ensure!(looks.is_some_and(|looks| looks > 10), "{looked}");
+    Ok(())
+}
+
+/// Name and UID of its Pod, once there is one.
+async fn agent_of(lab: &Lab, node: &Node) -> Result<(String, String)> {
+    let of_node = format!("spec.nodeName={}", node.name());
+    let agents = ListParams::default().labels("app.kubernetes.io/name=cadastre-agent").fields(&of_node);
+    let agents = Api::<Pod>::namespaced(lab.cp.admin().await?, NAMESPACE).list(&agents).await?;
+    let [agent] = &agents.items[..] else { bail!("{} agents on {}", agents.items.len(), node.name()) };
+    Ok((agent.name_any(), agent.uid().context("no UID")?))
 }
 
 async fn config(lab: &Lab) -> Result<String> {

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
 
-/// A `K` by its name, UID, version and annotations; the other metadata are empty.
+/// A `K` by its name, UID, version, annotations, and whether it is being deleted; the other metadata are empty.
 #[derive(Debug, Deserialize)]
 #[serde(from = "Sent", bound = "")]
 pub struct Head<K> {
@@ -30,12 +31,21 @@ struct Metadata {
     uid: Option<String>,
     resource_version: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<Time>,
 }
 
 impl<K> From<Sent> for Head<K> {
     fn from(Sent { metadata }: Sent) -> Self {
-        let Metadata { name, namespace, uid, resource_version, annotations } = metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, annotations, ..ObjectMeta::default() };
+        let Metadata { name, namespace, uid, resource_version, annotations, deletion_timestamp } = metadata;
+        let metadata = ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            annotations,
+            deletion_timestamp,
+            ..ObjectMeta::default()
+        };
         Self { metadata, kind: PhantomData }
     }
 }
@@ -90,6 +100,7 @@ mod tests {
             "kind": "Pod",
             "metadata": {
                 "name": "a", "namespace": "x", "uid": "u-1", "resourceVersion": "7", "annotations": {"k": "v"},
+                "deletionTimestamp": "2026-11-22T08:00:00Z",
                 "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}],
             },
             "spec": {"nodeName": "n1"},
@@ -97,6 +108,7 @@ mod tests {
         let head: Head<Pod> = serde_json::from_value(sent).unwrap();
         assert_eq!((head.name_any(), head.namespace(), head.uid()), ("a".into(), Some("x".into()), Some("u-1".into())));
         assert_eq!((head.resource_version(), &head.annotations()["k"][..]), (Some("7".into()), "v"));
+        assert!(head.meta().deletion_timestamp.is_some());
         assert_eq!(head.managed_fields(), [], "who reads that, pays for it");
         assert_eq!(Head::<Pod>::plural(&()), "pods");
     }

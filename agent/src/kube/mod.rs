@@ -5,7 +5,8 @@
 //! own Node     ──▶ (live GET: whose IPAMNode is it?)                                  └──▶ report_mode ──▶ Event, readiness
 //! IPAMNodes    ──▶ peers, if there are routes or probes ──▶ node, health
 //! own Pods     ──▶ pods ──▶ reconcile ──▶ owner
-//!                     └───▶ annotations: the addresses that a Pod asks for
+//!                     ├───▶ annotations: the addresses that a Pod asks for
+//!                     └───▶ farewell: whether the agent's own Pod was deleted by force
 //! /version     ──▶ pulse ──▶ Cluster, for people
 //! ```
 //! With the API server away each of them tries again, for ever, and the pools serve on from what the journal knows.
@@ -39,7 +40,7 @@ use crate::outlook::{Cluster, Outlook};
 use crate::report::Identity;
 use crate::serve::Message;
 pub use annotations::{Annotations, Question};
-pub use pods::Pods;
+pub use pods::{Pods, Standing};
 
 /// Between two tries of what failed: long enough for an API server that comes back, short enough for nobody to wait.
 const RETRY: Duration = Duration::from_secs(2);

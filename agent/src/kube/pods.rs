@@ -1,4 +1,5 @@
-//! The Pods of this node, as little of them as is needed: their names, what identifies them, and the addresses they ask for.
+//! The Pods of this node, as little of them as is needed: their names, what identifies them, the addresses they ask for, and
+//! whether they are being deleted.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -25,7 +26,7 @@ const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 pub struct Pods {
     /// `None` until the first list is complete. Locked for one look or one change, never across an await.
     known: Arc<Mutex<Option<HashMap<String, Identity>>>>,
-    /// Whether the API server has answered the watch, or could not be asked.
+    /// Whether the API server has answered the watch, or could not be asked; sent anew with each change of what is known.
     tried: Arc<watch::Sender<bool>>,
 }
 
@@ -37,6 +38,8 @@ struct Identity {
     config_hash: Option<String>,
     /// As it is written.
     asked: Vec<String>,
+    /// It is being deleted, and has its time to end.
+    ending: bool,
 }
 
 /// What the watch knows of a Pod.
@@ -48,6 +51,16 @@ pub enum Known {
     NotYet,
     /// The API server was not heard yet.
     Nothing,
+}
+
+/// Whether a Pod is to stay, by the word of the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    There,
+    /// It is being deleted, and there until its containers have ended.
+    Ending,
+    /// One whose containers run was deleted by force.
+    Gone,
 }
 
 /// As the plugin would pass it on. What is no address of the family is named when it is asked for.
@@ -82,6 +95,7 @@ impl Identity {
                 .zip(Family::ALL)
                 .filter_map(|(key, family)| asked_in(pod, key, family))
                 .collect(),
+            ending: pod.meta().deletion_timestamp.is_some(),
         }
     }
 
@@ -114,9 +128,33 @@ impl Pods {
         found.map_or(Known::NotYet, |pod| Known::Pod(pod.asked.clone()))
     }
 
+    /// How it is with the Pod of this UID; `None` if the watch is not complete.
+    #[must_use]
+    pub fn standing(&self, uid: &str) -> Option<Standing> {
+        let known = self.known();
+        Some(match known.as_ref()?.get(uid) {
+            Some(Identity { ending: false, .. }) => Standing::There,
+            Some(Identity { ending: true, .. }) => Standing::Ending,
+            None => Standing::Gone,
+        })
+    }
+
+    /// Waits while the watch has the Pod of this UID as one that is to stay.
+    pub async fn end_of(&self, uid: &str) {
+        // It cannot be closed while `self` is there.
+        let _ = self.tried.subscribe().wait_for(|_| self.standing(uid) != Some(Standing::There)).await;
+    }
+
     fn complete(&self, listed: HashMap<String, Identity>) {
         *self.known() = Some(listed);
         self.tried.send_replace(true);
+    }
+
+    /// Of a watch that is complete.
+    fn change(&self, change: impl FnOnce(&mut HashMap<String, Identity>)) {
+        if self.known().as_mut().map(change).is_some() {
+            self.tried.send_replace(true);
+        }
     }
 
     /// Waits for the first answer to the watch, or the first error.
@@ -153,15 +191,9 @@ pub async fn run(client: Client, node: String, pods: Pods, trouble: Arc<Notify>)
             Ok(Event::InitApply(pod)) => drop(listed.insert(pod.uid().unwrap_or_default(), Identity::of(&pod))),
             Ok(Event::InitDone) => pods.complete(std::mem::take(&mut listed)),
             Ok(Event::Apply(pod)) => {
-                if let Some(known) = &mut *pods.known() {
-                    known.insert(pod.uid().unwrap_or_default(), Identity::of(&pod));
-                }
+                pods.change(|known| drop(known.insert(pod.uid().unwrap_or_default(), Identity::of(&pod))));
             }
-            Ok(Event::Delete(pod)) => {
-                if let Some(known) = &mut *pods.known() {
-                    known.remove(&pod.uid().unwrap_or_default());
-                }
-            }
+            Ok(Event::Delete(pod)) => pods.change(|known| drop(known.remove(&pod.uid().unwrap_or_default()))),
         }
     }
 }
@@ -171,7 +203,7 @@ impl Pods {
     /// The watch is complete: there is one Pod, which asks for this address.
     pub fn complete_with(&self, pod: &PodName, asked: &str) {
         let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-        let identity = Identity { namespace, name, config_hash: None, asked: vec![asked.to_owned()] };
+        let identity = Identity { namespace, name, config_hash: None, asked: vec![asked.to_owned()], ending: false };
         self.complete([("u-1".to_owned(), identity)].into());
     }
 
@@ -183,6 +215,9 @@ impl Pods {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -214,6 +249,7 @@ mod tests {
             name: name.into(),
             config_hash: hash.map(ToOwned::to_owned),
             asked: if name == "a" { vec!["10.0.2.9".into()] } else { vec![] },
+            ending: false,
         };
         let all = [("u-1", identity("a", None)), ("u-2", identity("etcd-n1", Some("h-2")))];
         *pods.known() = Some(all.into_iter().map(|(uid, pod)| (uid.to_owned(), pod)).collect());
@@ -231,5 +267,22 @@ mod tests {
             let asked = if named.name == "a" { vec!["10.0.2.9".to_owned()] } else { vec![] };
             assert_eq!(pods.look_up(&named), if lacks { Known::NotYet } else { Known::Pod(asked) });
         }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_ends_is_there_until_it_has_ended() {
+        let pods = Pods::default();
+        pods.end_of("u-1").await;
+        assert_eq!(pods.standing("u-1"), None, "nothing is known yet");
+        let mut pod = PartialObjectMeta::<Pod>::default();
+        pods.complete([("u-1".to_owned(), Identity::of(&pod))].into());
+        assert_eq!(pods.standing("u-1"), Some(Standing::There));
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        let ends = async { pods.change(|known| drop(known.insert("u-1".to_owned(), Identity::of(&pod)))) };
+        tokio::join!(pods.end_of("u-1"), ends);
+        assert_eq!(pods.standing("u-1"), Some(Standing::Ending));
+        pods.change(HashMap::clear);
+        pods.end_of("u-1").await;
+        assert_eq!(pods.standing("u-1"), Some(Standing::Gone));
     }
 }

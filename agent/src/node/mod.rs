@@ -22,7 +22,7 @@ mod tend;
 use std::collections::BTreeMap;
 
 pub use conflist::NAME as CONFLIST;
-pub use farewell::farewell;
+pub use farewell::{Asking, farewell};
 pub use install::Installer;
 pub use kernel::Kernel;
 pub use peers::{Nodes, Peer, Peers};

@@ -27,8 +27,8 @@ const PID_FILE: &str = "etc/pid";
 /// Into every namespace of a process.
 const ALL: [&str; 9] = ["-C", "-m", "-n", "-p", "-u", "-i", "-r", "-w", "--"];
 /// Some may end by themselves meanwhile.
-const KILL_ALL: &str = r#"for process in /proc/[0-9]*; do
-    read -r name 2>/dev/null < "$process/comm" && [ "$name" = "$0" ] && kill -9 "${process#/proc/}" 2>/dev/null && echo
+const SIGNAL_ALL: &str = r#"for process in /proc/[0-9]*; do
+    read -r name 2>/dev/null < "$process/comm" && [ "$name" = "$0" ] && kill "-$1" "${process#/proc/}" 2>/dev/null && echo
 done; true"#;
 /// Plugins that runtime and networks call; the rest is for whoever tests it to put there.
 const PLUGINS: [&str; 4] = ["loopback", "bridge", "ptp", "portmap"];
@@ -109,8 +109,13 @@ impl Node {
 
     /// Kills every process in it whose program has this name, which the kernel cuts after 15 bytes; how many there were.
     pub async fn kill_all(&self, name: &str) -> Result<usize> {
+        self.signal_all("KILL", name).await
+    }
+
+    /// As [`Node::kill_all`], with another signal, such as `STOP`.
+    pub async fn signal_all(&self, signal: &str, name: &str) -> Result<usize> {
         let name: String = name.chars().take(15).collect();
-        Ok(self.exec(&["sh", "-c", KILL_ALL, &name]).await?.ok()?.lines().count())
+        Ok(self.exec(&["sh", "-c", SIGNAL_ALL, &name, signal]).await?.ok()?.lines().count())
     }
 
     /// What keeps pods running. Its `pid` is that of what entered the node; to kill it ends containerd, and no pod.
