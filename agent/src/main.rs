@@ -8,6 +8,7 @@ use cadastre_agent::command::{audit, explain, status};
 use cadastre_agent::options::Options;
 use cadastre_agent::run::run;
 use cadastre_messages::DEFAULT_SOCKET;
+use cadastre_runtime::AuditVerdict;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Gives addresses to the pods of this node.
@@ -35,7 +36,7 @@ enum Command {
         socket: PathBuf,
     },
     /// Compare what the agent holds with the network namespaces and with the API server's Pods. Exits with 1 if something is
-    /// found.
+    /// found, with 2 if not everything could be read.
     Audit {
         /// Mend this one finding, named as the audit prints it.
         #[arg(long, value_name = "ID", conflicts_with = "output")]
@@ -74,26 +75,32 @@ enum Output {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Run(options) => block_on(*options),
-        Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json),
+    let command = Arguments::parse().command;
+    // Of an audit 1 says that something was found.
+    let failed = match command {
+        Command::Audit { fix: None, .. } => AuditVerdict::Partial.into(),
+        _ => ExitCode::FAILURE,
+    };
+    start(command).unwrap_or_else(|error| {
+        eprintln!("cadastre-agent: {}", cadastre_runtime::with_causes(error.as_ref()));
+        failed
+    })
+}
+
+fn start(command: Command) -> anyhow::Result<ExitCode> {
+    let well = match command {
+        Command::Run(options) => block_on(*options)?,
+        Command::Status { all_addresses, output, socket } => status(&socket, all_addresses, output == Output::Json)?,
         Command::Audit { fix, output, config, socket, netns_dir } => {
             let sources = Sources { socket, namespaces: netns_dir, config };
             match fix {
-                Some(id) => audit::fix(&sources, &id),
-                None => audit::run(&sources, output == Output::Json),
+                Some(id) => audit::fix(&sources, &id)?,
+                None => return Ok(audit::run(&sources, output == Output::Json)?.into()),
             }
         }
-        Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json),
+        Command::Explain { what, output, socket } => explain(&socket, &what, output == Output::Json)?,
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("cadastre-agent: {}", cadastre_runtime::with_causes(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn block_on(options: Options) -> anyhow::Result<bool> {

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use cadastre_runtime::DaemonSetName;
+use cadastre_runtime::{AuditVerdict, DaemonSetName};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::check::Verdict;
@@ -105,7 +105,7 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Compare ledger, `IPAMNodes`, Nodes, the words of agents, and Pods with each other. Exits with 1 if something is found.
+    /// Compare ledger, `IPAMNodes`, Nodes, the words of agents, and Pods with each other. Exits with 1 if something is found, with 2 if not everything could be read.
     Audit {
         /// Mend this one finding, named as the audit prints it.
         #[arg(long, value_name = "ID", conflicts_with = "output")]
@@ -143,13 +143,16 @@ enum Output {
 }
 
 fn main() -> ExitCode {
-    match start(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("cadastre-operator: {}", cadastre_runtime::with_causes(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    let Cli { command } = Cli::parse();
+    // Of an audit 1 says that something was found.
+    let failed = match command {
+        Command::Audit { fix: None, .. } => AuditVerdict::Partial.into(),
+        _ => ExitCode::FAILURE,
+    };
+    start(command).unwrap_or_else(|error| {
+        eprintln!("cadastre-operator: {}", cadastre_runtime::with_causes(error.as_ref()));
+        failed
+    })
 }
 
 fn start(command: Command) -> anyhow::Result<ExitCode> {
@@ -177,13 +180,17 @@ fn start(command: Command) -> anyhow::Result<ExitCode> {
         Command::Audit { fix, config, output } => {
             let outcome = block_on(audit::audit(&config, fix.as_deref()))??;
             match (&fix, output) {
-                (Some(id), _) => println!("{id}: done"),
+                (Some(id), _) => {
+                    println!("{id}: done");
+                    return Ok(ExitCode::SUCCESS);
+                }
                 (None, Output::Text) => print!("{outcome}"),
                 (None, Output::Json) => println!("{}", serde_json::to_string_pretty(&outcome)?),
             }
-            if fix.is_none() && !outcome.findings.is_empty() {
-                return Ok(ExitCode::FAILURE);
+            if let Some(trouble) = &outcome.trouble {
+                eprintln!("cadastre-operator: not everything was compared: {trouble}");
             }
+            return Ok(outcome.verdict().into());
         }
         Command::Test { daemon_set, config } => {
             let trial = block_on(trial::trial(&config, &daemon_set))??;

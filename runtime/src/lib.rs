@@ -6,12 +6,13 @@
 //! env  ─┘    every error at once
 //! Readiness, Registry ─▶ server: /metrics /healthz /readyz
 //! SIGTERM, SIGINT     ─▶ Shutdown
-//! PodSeen: a Pod as audits see it
+//! PodSeen, AuditVerdict: a Pod as audits see it, and how they end
 //! DaemonSetName: NAMESPACE/NAME, as command lines have it
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
 mod api_requests;
+mod audit_verdict;
 mod callers;
 mod catalog;
 mod causes;
@@ -28,6 +29,7 @@ mod settings;
 mod shutdown;
 
 pub use api_requests::ApiRequests;
+pub use audit_verdict::AuditVerdict;
 pub use catalog::{Catalog, check_table};
 pub use causes::with_causes;
 pub use client::{ClientError, client, counted_client};

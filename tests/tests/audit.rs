@@ -1,7 +1,7 @@
 //! The audits find what was spoiled on purpose, mend what they say they can, and find nothing where all is well.
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use cadastre_core::{Cidr, Family};
@@ -14,12 +14,25 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// The IDs of what was found.
+/// The IDs of what was found by an audit that could read everything.
 fn ids(audit: &Output) -> Result<Vec<String>> {
+    let (ids, trouble) = said(audit)?;
+    assert_eq!((audit.code, trouble), (Some(i32::from(!ids.is_empty())), String::new()), "{audit:?}");
+    Ok(ids)
+}
+
+/// The IDs of what was found by one that could not, as this says of it.
+fn ids_in_part(audit: &Output, trouble: &str) -> Result<Vec<String>> {
+    let (ids, said) = said(audit)?;
+    assert!(audit.code == Some(2) && said.contains(trouble) && audit.stderr.contains(&said), "{audit:?}");
+    Ok(ids)
+}
+
+fn said(audit: &Output) -> Result<(Vec<String>, String)> {
     let said: Value = serde_json::from_str(&audit.stdout).with_context(|| format!("{audit:?}"))?;
     let findings = said["findings"].as_array().context("no findings")?;
-    assert_eq!(audit.success(), findings.is_empty(), "{audit:?}");
-    Ok(findings.iter().map(|finding| finding["id"].as_str().unwrap_or_default().to_owned()).collect())
+    let ids = findings.iter().map(|finding| finding["id"].as_str().unwrap_or_default().to_owned());
+    Ok((ids.collect(), said["trouble"].as_str().unwrap_or_default().to_owned()))
 }
 
 /// A node that is served, with pods in namespaces. Its agent finds no leaks by itself while the test runs.
@@ -71,13 +84,18 @@ impl Audited {
     }
 
     async fn audit(&self, flags: &[&str]) -> Result<Output> {
+        let kubeconfig = self.cp.service_account_kubeconfig(NAMESPACE, AGENT).await?;
+        self.audit_with(&kubeconfig, &self.cp.agent_socket(NODE), flags).await
+    }
+
+    async fn audit_with(&self, kubeconfig: &Path, socket: &Path, flags: &[&str]) -> Result<Output> {
         let program = Program::ours("cadastre-agent")?
-            .env("KUBECONFIG", self.cp.service_account_kubeconfig(NAMESPACE, AGENT).await?)
+            .env("KUBECONFIG", kubeconfig)
             .arg("audit")
             .arg("--config")
             .arg(self.cp.settings_file("audit").await?)
             .arg("--socket")
-            .arg(self.cp.agent_socket(NODE))
+            .arg(socket)
             .arg("--netns-dir")
             .arg(&self.spaces);
         program.args(flags).run().await
@@ -109,8 +127,15 @@ async fn what_is_wrong_on_a_node_is_found_and_mended_one_by_one() -> Result<()> 
     b.run(&["ip", "address", "add", &format!("{unheld}/32"), "dev", "lo"]).await?.ok()?;
     let id = format!("unheld/{unheld}");
     assert_eq!(node.found().await?, std::slice::from_ref(&id));
+    let (nowhere, socket) = (node.cp.folder().join("nowhere"), node.cp.agent_socket(NODE));
+    let partial = node.audit_with(&nowhere, &socket, &["-o", "json"]).await?;
+    assert_eq!(ids_in_part(&partial, "the API server's Pods: ")?, std::slice::from_ref(&id));
     node.audit(&["--fix", &id]).await?.ok()?;
     assert_eq!(node.found().await?, [""; 0]);
+    let partial = node.audit_with(&nowhere, &socket, &["-o", "json"]).await?;
+    assert_eq!(ids_in_part(&partial, "the API server's Pods: ")?, [""; 0]);
+    let nobody = node.audit_with(&nowhere, &nowhere, &[]).await?;
+    assert!(nobody.code == Some(2) && nobody.stderr.contains("no agent answers"), "{nobody:?}");
     let held = report(&node.cp).await?["addresses"].as_array().context("no addresses")?.clone();
     assert!(held.iter().any(|row| row["address"] == unheld && row["state"] == "held"), "{held:?}");
 
@@ -162,8 +187,11 @@ async fn what_is_wrong_in_a_cluster_is_found_and_mended_one_by_one() -> Result<(
     let found = async || ids(&audit_cluster(&cp, admin()?, &["-o", "json"]).await?);
     assert_eq!(found().await?, [""; 0]);
     let account = cp.service_account_kubeconfig(NAMESPACE, OPERATOR).await?;
-    let least = audit_cluster(&cp, account, &[]).await?.ok()?;
-    assert!(least.contains("no pods, as they could not be listed"), "{least}");
+    let least = audit_cluster(&cp, account.clone(), &[]).await?;
+    assert!(least.code == Some(2) && least.stdout.contains("no pods, as they could not be listed"), "{least:?}");
+    assert!(least.stderr.contains("an administrator may list them"), "{least:?}");
+    let nothing = audit_cluster(&cp, cp.folder().join("nowhere"), &[]).await?;
+    assert!(nothing.code == Some(2) && !nothing.stderr.is_empty(), "{nothing:?}");
 
     operator.kill9();
     let blocks = cp.blocks().await?.remove(NODE).ok_or_else(|| anyhow!("no blocks"))?;
@@ -171,6 +199,8 @@ async fn what_is_wrong_in_a_cluster_is_found_and_mended_one_by_one() -> Result<(
     let mut expected = vec![format!("leftover/{NODE}")];
     expected.extend(blocks.iter().map(|block| format!("orphan/{block}")));
     assert_eq!(found().await?, expected);
+    let partial = audit_cluster(&cp, account, &["-o", "json"]).await?;
+    assert_eq!(ids_in_part(&partial, "an administrator may list them")?, expected);
     for id in &expected {
         audit_cluster(&cp, admin()?, &["--fix", id]).await?.ok()?;
         let again = audit_cluster(&cp, admin()?, &["--fix", id]).await?;

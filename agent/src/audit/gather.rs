@@ -1,5 +1,6 @@
 //! Collects the evidence: from the agent's socket, from the network namespaces, from the API server.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ pub struct Sources {
     pub config: PathBuf,
 }
 
-/// One look at everything, and why the Pods could not be seen, if so.
-pub fn gather(sources: &Sources) -> anyhow::Result<(Evidence, Option<String>)> {
+/// One look at everything, and what could not be read, each with the reason.
+pub fn gather(sources: &Sources) -> anyhow::Result<(Evidence, BTreeSet<String>)> {
     let report = report(&sources.socket)?;
     let (held, blocks) = Evidence::of_report(&report);
     let spaces = survey::spaces(&sources.namespaces)?.into_iter().map(|(netns, addresses)| {
@@ -37,11 +38,21 @@ pub fn gather(sources: &Sources) -> anyhow::Result<(Evidence, Option<String>)> {
         Space { netns: Netns { path, device, inode }, addresses }
     });
     let spaces = spaces.collect();
-    let (pods, trouble) = match pods(&sources.config, &report.node) {
-        Ok(pods) => (Some(pods), None),
-        Err(error) => (None, Some(cadastre_runtime::with_causes(error.as_ref()))),
+    let mut unread: BTreeSet<String> = unknown(&report).into_iter().collect();
+    let pods = match pods(&sources.config, &report.node) {
+        Ok(pods) => Some(pods),
+        Err(error) => {
+            unread.insert(format!("the API server's Pods: {}", cadastre_runtime::with_causes(error.as_ref())));
+            None
+        }
     };
-    Ok((Evidence { held, blocks, spaces, pods }, trouble))
+    Ok((Evidence { held, blocks, spaces, pods }, unread))
+}
+
+/// Why the agent does not know what is held. One whose journal cannot be written knows all the same; one that could not read it
+/// has no pools.
+fn unknown(Report { journal, pools, .. }: &Report) -> Option<String> {
+    (!journal.ok && pools.is_empty()).then(|| format!("what the agent holds: {}", journal.message))
 }
 
 fn report(socket: &Path) -> Result<Report, AskError> {
@@ -63,4 +74,22 @@ fn pods(config: &Path, node: &str) -> anyhow::Result<Vec<PodSeen>> {
     // The timer has to be made where the runtime is.
     let listed = runtime.block_on(async { tokio::time::timeout(PATIENCE, list).await });
     Ok(listed??.items.iter().filter_map(PodSeen::of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use cadastre_messages::report::{Part, Pool};
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_could_not_read_its_journal_says_nothing_by_holding_nothing() {
+        let said = |ok, pools| {
+            let journal = Part { ok, message: "damaged".into() };
+            unknown(&Report { journal, pools, ..Report::default() })
+        };
+        assert_eq!(said(false, vec![]).as_deref(), Some("what the agent holds: damaged"));
+        assert_eq!(said(false, vec![Pool::default()]), None, "the disk is full");
+        assert_eq!(said(true, vec![]), None, "nothing is assigned yet");
+    }
 }

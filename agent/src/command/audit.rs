@@ -1,5 +1,6 @@
 //! `cadastre-agent audit`: says what is wrong with the addresses of this node, and mends one finding at a time if asked to.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use cadastre_messages::{Call, Del, Failure, Hold, Reply};
+use cadastre_runtime::AuditVerdict;
 use serde::Serialize;
 
 use super::{ask_in_time, garbled};
@@ -26,12 +28,13 @@ struct Outcome {
     namespaces: usize,
     /// None if the API server could not be asked.
     pods: Option<usize>,
+    /// What could not be read, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
 }
 
-/// Looks twice and prints what both looks show. Returns whether nothing was found.
-pub fn run(sources: &Sources, json: bool) -> anyhow::Result<bool> {
+/// Looks twice and prints what both looks show, and on standard error what could not be read.
+pub fn run(sources: &Sources, json: bool) -> anyhow::Result<AuditVerdict> {
     let outcome = look_twice(sources)?;
     let mut out = io::stdout().lock();
     if json {
@@ -40,7 +43,10 @@ pub fn run(sources: &Sources, json: bool) -> anyhow::Result<bool> {
     } else {
         write!(out, "{}", render(&outcome))?;
     }
-    Ok(outcome.findings.is_empty())
+    if let Some(trouble) = &outcome.trouble {
+        eprintln!("cadastre-agent: not everything was compared: {trouble}");
+    }
+    Ok(AuditVerdict::of(!outcome.findings.is_empty(), outcome.trouble.is_some()))
 }
 
 /// Looks twice, and mends the one finding that is named. Returns whether it is mended.
@@ -70,11 +76,14 @@ fn carry_out(socket: &Path, call: Call) -> anyhow::Result<()> {
 
 /// What only one look shows is a pod that comes or goes.
 fn look_twice(sources: &Sources) -> anyhow::Result<Outcome> {
-    let (mut evidence, mut trouble) = gather(sources)?;
+    let (mut evidence, mut unread) = gather(sources)?;
     let mut findings = audit(&evidence);
     if !findings.is_empty() {
         sleep(PAUSE);
-        (evidence, trouble) = gather(sources)?;
+        // What the first look could not read is in no finding of both.
+        let (second, unread_then) = gather(sources)?;
+        evidence = second;
+        unread.extend(unread_then);
         findings = in_both(&findings, audit(&evidence));
     }
     Ok(Outcome {
@@ -82,8 +91,12 @@ fn look_twice(sources: &Sources) -> anyhow::Result<Outcome> {
         held: evidence.held.iter().filter(|row| row.attachment.is_some()).count(),
         namespaces: evidence.spaces.len(),
         pods: evidence.pods.as_ref().map(Vec::len),
-        trouble,
+        trouble: all(unread),
     })
+}
+
+fn all(unread: BTreeSet<String>) -> Option<String> {
+    if unread.is_empty() { None } else { Some(unread.into_iter().collect::<Vec<_>>().join("; ")) }
 }
 
 /// What both looks show, as the second has it: meanwhile the same thing may be told of with other words.
@@ -92,7 +105,8 @@ fn in_both(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn render(outcome: &Outcome) -> String {
-    let Outcome { findings, held, namespaces, pods, trouble } = outcome;
+    // Why there are no Pods is for standard error.
+    let Outcome { findings, held, namespaces, pods, trouble: _ } = outcome;
     let mut text = String::new();
     // Writing to a string cannot fail.
     for Finding { id, what, remedy, fix } in findings {
@@ -104,9 +118,6 @@ fn render(outcome: &Outcome) -> String {
     let pods =
         pods.map_or_else(|| "no pods, as the API server could not be asked".to_owned(), |pods| format!("{pods} pods"));
     let _ = writeln!(text, "{} findings: {held} addresses held, {namespaces} namespaces, {pods}", findings.len());
-    if let Some(trouble) = trouble {
-        let _ = writeln!(text, "API server: {trouble}");
-    }
     text
 }
 
@@ -142,7 +153,6 @@ leaked/10.0.0.3
   remedy: r
   fix:    cadastre-agent audit --fix leaked/10.0.0.3
 2 findings: 3 addresses held, 4 namespaces, no pods, as the API server could not be asked
-API server: no route
 "
         );
     }

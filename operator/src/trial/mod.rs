@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use cadastre_runtime::{DaemonSetName, with_causes};
+use cadastre_runtime::{AuditVerdict, DaemonSetName, with_causes};
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub struct Trial {
 impl Trial {
     pub fn is_good(&self) -> bool {
         let Self { nodes, without, reached, audit } = self;
-        let clean = audit.as_ref().is_ok_and(|audit| audit.findings.is_empty() && audit.trouble.is_none());
+        let clean = audit.as_ref().is_ok_and(|audit| audit.verdict() == AuditVerdict::Clean);
         nodes.is_some_and(|nodes| nodes > 0) && without.is_empty() && reached.failed.is_empty() && clean
     }
 }

@@ -36,7 +36,10 @@ impl fmt::Display for Trial {
             }
         }
         match audit {
-            Ok(audit) => write!(f, "{audit}"),
+            Ok(audit) => {
+                write!(f, "{audit}")?;
+                audit.trouble.iter().try_for_each(|trouble| writeln!(f, "not everything was compared: {trouble}"))
+            }
             Err(why) => writeln!(f, "no audit: {why}"),
         }
     }
