@@ -41,10 +41,10 @@ finish() {
 # Test programs know the folder of the checkout they were built in. Cargo does not tell two checkouts that share a cache
 # apart, so those of another one are built anew.
 stamp=${CARGO_TARGET_DIR:-target}/tests-of-checkout
-if [ "$(cat "$stamp" 2>/dev/null)" != "$PWD" ]; then
+if [ -e "$stamp" ] && [ "$(cat "$stamp")" != "$PWD" ]; then
   find . -name '*.rs' -not -path './target/*' -exec touch {} +
-  mkdir -p "$(dirname "$stamp")" && echo "$PWD" > "$stamp"
 fi
+mkdir -p "$(dirname "$stamp")" && echo "$PWD" > "$stamp"
 
 # Every test program as `seconds of its last run, program, folder of its package`. The longest come first, so that no long one
 # is left to the end; one that is new counts as long.
