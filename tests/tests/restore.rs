@@ -57,6 +57,18 @@ impl Cluster {
         Ok(operator)
     }
 
+    /// Waits until the elected operator's pod remembers a version of the store that is later than all there is now.
+    async fn remembered(&self) -> Result<()> {
+        let nodes = Api::<IPAMNode>::all(self.cp.admin().await?).list(&ListParams::default()).await?;
+        let now: u64 = nodes.metadata.resource_version.context("a list without a version")?.parse()?;
+        let file = self.cp.folder().join("elected-state/store-seen.json");
+        let is_later = async || {
+            let seen: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+            Ok(seen["resourceVersion"].as_u64().is_some_and(|seen| seen > now))
+        };
+        until("the operator's pod remembers the store", is_later).await
+    }
+
     /// Nodes register, are served, and run a pod each.
     async fn join(&mut self, names: &[&str]) -> Result<()> {
         self.register(names).await?;
@@ -212,6 +224,7 @@ async fn restored_and_recovered(flags: &[&str], told: Told) -> Result<()> {
     cluster.join(&["late-0", "late-1"]).await?;
     let all = ["early-0", "early-1", "late-0", "late-1"];
     let before = cluster.blocks(&all).await?;
+    cluster.remembered().await?;
     operator.kill9();
     cluster.cp.restore(&snapshot, flags).await?;
     assert!(!cluster.cp.ipam_nodes().await?.contains_key("late-0"), "the backup is older than late-0");
@@ -259,6 +272,7 @@ async fn restored_under_a_running_operator(flags: &[&str]) -> Result<()> {
     let operator = cluster.elected().await?;
     let snapshot = cluster.cp.snapshot("older").await?;
     cluster.join(&["late-0", "late-1"]).await?;
+    cluster.remembered().await?;
     cluster.cp.restore(&snapshot, flags).await?;
     cluster.register(&["late-1"]).await?;
     cluster.register(&["late-0"]).await?;
