@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
-use anyhow::{Result, ensure};
-use cadastre_tests::{DUAL_STACK, Lab, Program, eventually, until};
+use anyhow::{Context as _, Result, ensure};
+use cadastre_tests::{DUAL_STACK, Lab, Proc, Program, eventually, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
@@ -84,7 +84,8 @@ async fn first_node_reboots(lab: &mut Lab) -> Result<()> {
     until("the Node to say that it booted", async || {
         Ok(said_boot_id(lab).await?.as_deref() == lab.nodes[0].boot_id().ok())
     })
-    .await?;
+    .await
+    .with_context(|| lab.nodes[0].kubelet().map_or_else(|error| error.to_string(), Proc::tail))?;
     // From its first word on: reconciliation would release them too, a minute later.
     let first = eventually(Duration::from_mins(1), "the agent", async || lab.nodes[0].attachments().await).await?;
     assert!(first.values().all(|id| !old.contains(id)), "one of {old:?} is still in {first:?}");

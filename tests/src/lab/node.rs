@@ -22,6 +22,8 @@ use crate::{ControlPlane, NetNs, Output, Proc, Program, Scratch, access, eventua
 const BOOT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Joins the control groups whose files come before `--`, then becomes what comes after it.
 const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@""#;
+/// As systemd keeps a kubelet: it ends when containerd answers that it is not ready yet.
+const KEEP: &str = r#"until "$@"; do echo "$1 ended with $?"; sleep 1; done"#;
 /// Where process 1 writes its number.
 const PID_FILE: &str = "etc/pid";
 /// Into every namespace of a process.
@@ -166,7 +168,8 @@ impl Node {
         let what = format!("{} to boot", self.name);
         let pid = eventually(BOOT_TIMEOUT, &what, ready).await.with_context(|| init.tail())?;
         let pid = Pid::from_raw(pid.trim().parse()?).context("process 1 has no number")?;
-        let containerd = self.service(pid, "containerd", &["--config", "/lab/etc/containerd.toml"])?;
+        let containerd = self.within(pid, "containerd").args(["--config", "/lab/etc/containerd.toml"]);
+        let containerd = containerd.start(self.scratch.path(), "containerd")?;
         let known = self.scratch.path().join("etc/kubeconfig").exists();
         self.alive = Some(Alive { kubelet: None, containerd, init, pid, boot_id });
         self.containerd_serves().await?;
@@ -202,17 +205,12 @@ impl Node {
             flag("root-dir", "/var/lib/kubelet"),
             flag("cert-dir", "/var/lib/kubelet/pki"),
         ];
-        let kubelet = self.service(pid, "/lab/bin/kubelet", &flags.each_ref().map(String::as_str))?;
+        let kept = self.within(pid, "sh").args(["-c", KEEP, "keep", "/lab/bin/kubelet"]).args(flags);
+        let kubelet = kept.start(self.scratch.path(), "kubelet")?;
         if let Some(alive) = &mut self.alive {
             alive.kubelet = Some(kubelet);
         }
         Ok(())
-    }
-
-    /// Something that stays in the node whose process 1 has this number; its log is outside.
-    fn service(&self, pid: Pid, path: &str, args: &[&str]) -> Result<Proc> {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        self.within(pid, path).args(args).start(self.scratch.path(), name)
     }
 
     fn within(&self, pid: Pid, path: impl Into<PathBuf>) -> Program {
