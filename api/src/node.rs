@@ -267,3 +267,25 @@ pub enum FamilyHealth {
     /// No block of this family.
     Missing,
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt as _;
+
+    use super::*;
+
+    /// Else an agent could say that it holds so much that its own IPAMNode cannot be written any more.
+    #[test]
+    fn all_that_an_agent_says_it_holds_can_be_allocated_beside_as_much() {
+        let crd = serde_json::to_value(IPAMNode::crd()).unwrap();
+        let most = |field: &str| {
+            let field = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{field}/maxItems");
+            crd.pointer(&field).and_then(serde_json::Value::as_u64).unwrap()
+        };
+        let [held, releasable] =
+            ["held", "releasable"].map(|field| most(&format!("status/properties/ipam/properties/{field}")));
+        for field in ["allocated", "podCIDRs"] {
+            assert!(most(&format!("spec/properties/ipam/properties/{field}")) >= held + releasable, "{field}");
+        }
+    }
+}

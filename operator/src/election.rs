@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use cadastre_api::OPERATOR_MANAGER;
+use cadastre_runtime::resource_version;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
@@ -130,7 +131,9 @@ impl Election {
     fn testify(&self, lease: &Lease) {
         let written = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
         let written = written.map_or_else(Timestamp::now, |time| time.0);
-        self.witness.see(lease.metadata.resource_version.as_deref(), written);
+        if let Some(version) = resource_version(&lease.metadata) {
+            self.witness.see(version, written);
+        }
     }
 
     async fn bounded<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {

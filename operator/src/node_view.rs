@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cadastre_api::NOT_READY_TAINT;
 use cadastre_core::Cidr;
 use cadastre_engine::NodeSeen;
+use cadastre_runtime::resource_version;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -112,13 +113,14 @@ impl NodeView {
         let excluded = !selector.takes(self.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()));
         let Self { metadata, spec, status } = self;
         let (pod_cidrs, bad) = pod_cidrs(&spec);
+        let version = resource_version(&metadata).unwrap_or(0);
         let name = metadata.name.unwrap_or_default();
         let complaint = (!bad.is_empty())
             .then(|| format!("Node {name}: {} in spec.podCIDRs is no CIDR, so it is left out", bad.join(", ")));
         let seen = NodeSeen {
             name,
             uid: metadata.uid.unwrap_or_default(),
-            version: metadata.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0),
+            version,
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             pod_cidrs,
             ready: status.says("Ready", "True"),

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use cadastre_runtime::resource_version;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
@@ -325,7 +326,7 @@ impl Known {
     /// An object was created or changed. If it is another one of the same name, its predecessor is gone.
     fn see<V: Watched>(&mut self, object: V, mut on: impl FnMut(Change<V>)) {
         let (name, uid) = identity(object.metadata());
-        let before = self.0.insert(name.clone(), (uid.clone(), number(object.metadata())));
+        let before = self.0.insert(name.clone(), (uid.clone(), resource_version(object.metadata()).unwrap_or(0)));
         if let Some((before, _)) = before.filter(|(before, _)| *before != uid) {
             on(Change::Gone { name, uid: before });
         }
@@ -336,7 +337,7 @@ impl Known {
     fn newer_than(&self, metadata: &ObjectMeta) -> Option<(String, String)> {
         let (name, uid) = identity(metadata);
         let (_, ours) = self.0.get(&name).filter(|(known, _)| *known == uid)?;
-        let theirs = number(metadata);
+        let theirs = resource_version(metadata).unwrap_or(0);
         (theirs < *ours).then(|| (ours.to_string(), theirs.to_string()))
     }
 
@@ -362,11 +363,6 @@ fn api_error(kind: &'static str, source: kube::Error) -> WatchError {
 /// The name and UID of an object.
 pub fn identity(metadata: &ObjectMeta) -> (String, String) {
     (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())
-}
-
-/// A version as the number it is (KEP-5504); 0 if it is none.
-fn number(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// Versions are numbers that grow with every write; what is none cannot be trusted to go on from.

@@ -8,6 +8,7 @@
 //! SIGTERM, SIGINT     ─▶ Shutdown
 //! PodSeen, AuditVerdict: a Pod as audits see it, and how they end
 //! DaemonSetName: NAMESPACE/NAME, as command lines have it
+//! resource_version: the version of an object, as a number
 //! RawSettings, ChartValues, CRD types ─▶ generated: values.schema.json, crds.yaml
 //! ```
 
@@ -23,6 +24,7 @@ mod generated;
 mod logging;
 mod pod_seen;
 mod readiness;
+mod resource_version;
 mod retry_after;
 mod server;
 mod settings;
@@ -38,6 +40,7 @@ pub use generated::{GenerateError, crds_yaml, values_schema};
 pub use logging::{LoggingError, init_logging};
 pub use pod_seen::PodSeen;
 pub use readiness::Readiness;
+pub use resource_version::resource_version;
 pub use server::{ServeError, Server, bind, listen_addr, serve};
 pub use settings::{
     AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, Conflist, HealthSettings, InterfacePlugin,

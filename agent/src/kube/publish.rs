@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cadastre_api::{AGENT_MANAGER, GROUP, IPAMNode, IPAMNodeStatus, condition_type};
+use cadastre_runtime::resource_version;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -37,7 +38,7 @@ struct Accepted {
     /// Of which object.
     uid: String,
     /// Which version of it came of that. What is there later may be somebody else's word.
-    version: u64,
+    version: Option<u64>,
     status: IPAMNodeStatus,
 }
 
@@ -78,7 +79,8 @@ impl Publisher {
     /// What is to be written, and when.
     fn next(&self, own: &Arc<IPAMNode>) -> Option<(Instant, IPAMNodeStatus)> {
         let uid = own.uid()?;
-        let latest = self.accepted.as_ref().filter(|last| last.uid == uid && version(own) <= last.version);
+        let latest =
+            self.accepted.as_ref().filter(|last| last.uid == uid && resource_version(&own.metadata) <= last.version);
         let before = latest.map_or_else(|| said_before(own), |last| last.status.clone());
         let configured = self.links.identity.configured;
         let (setup, health) = self.links.cluster.borrow().said();
@@ -112,7 +114,7 @@ impl Publisher {
         self.last_write = Some(Instant::now());
         match written {
             Ok(written) => {
-                self.accepted = Some(Accepted { uid, version: version(&written), status });
+                self.accepted = Some(Accepted { uid, version: resource_version(&written.metadata), status });
                 self.backoff = Duration::ZERO;
             }
             Err(error) => {
@@ -122,11 +124,6 @@ impl Publisher {
             }
         }
     }
-}
-
-/// Versions are numbers that grow (KEP-5504).
-fn version(node: &IPAMNode) -> u64 {
-    node.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// How often numbers are brought up to date where so many nodes hear of it.
