@@ -3,8 +3,8 @@
 //! process has in memory is gone by then, so this is kept in a file that outlives the process, not the pod.
 //!
 //! ```text
-//! version of each Lease seen ──▶ goes on as before ──▶ file
-//!                          └───▶ behind, or far ahead: doubt ──▶ every agent heard ──▶ trusted, file
+//! version of each Lease seen ──▶ goes on as before ───────────────────────────────────▶ file
+//!                          └───▶ behind, or far ahead: doubt, file ──▶ every agent heard ──▶ trusted, file
 //! ```
 
 use std::fs;
@@ -33,6 +33,15 @@ struct Seen {
     resource_version: u64,
     /// Wall time, in seconds since 1970.
     at: i64,
+}
+
+/// What the next process has to know. While there is doubt it says so: soon the store is where it was before it went back.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    #[serde(flatten)]
+    seen: Seen,
+    in_doubt: bool,
 }
 
 /// Why what was seen of the store, and what follows from it, holds no more.
@@ -94,14 +103,15 @@ impl Witness {
     /// Remembers what the processes before this one saw, if there is a folder.
     pub fn recall(folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
-        let seen = file.as_deref().and_then(|file| {
+        let kept = file.as_deref().and_then(|file| {
             let unreadable = |error: &io::Error| {
                 tracing::warn!(file = %file.display(), error = with_causes(error), "it does not matter unless the store was restored meanwhile");
             };
             read(file).inspect_err(unreadable).ok().flatten()
         });
-        let record = Record { last: seen, lost: false };
-        Self { file, record: Arc::new(Mutex::new(record)), doubts: Arc::default() }
+        let record = Record { last: kept.map(|kept| kept.seen), lost: false };
+        let doubts = Doubts { raised: Doubt::from(kept.is_some_and(|kept| kept.in_doubt)), settled: 0 };
+        Self { file, record: Arc::new(Mutex::new(record)), doubts: Arc::new(watch::Sender::new(doubts)) }
     }
 
     /// An object was read or written: its version, and when it came to that.
@@ -112,7 +122,8 @@ impl Witness {
         if let Some(contradiction) = before.and_then(|before| Contradiction::between(before, now)) {
             tracing::warn!("{contradiction}");
             self.doubts.send_modify(|doubts| doubts.raised += 1);
-        } else if before.is_none_or(|before| before.resource_version != resource_version) {
+        }
+        if before.is_none_or(|before| before.resource_version != resource_version) {
             self.keep(&mut record);
         }
     }
@@ -134,10 +145,9 @@ impl Witness {
         self.keep(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What is in doubt is not kept: a process that ends now leaves the doubt to the next one.
     fn keep(&self, record: &mut Record) {
-        let (None, Some(file), Some(last)) = (self.doubt(), &self.file, record.last) else { return };
-        let kept = write(file, last);
+        let (Some(file), Some(seen)) = (&self.file, record.last) else { return };
+        let kept = write(file, Kept { seen, in_doubt: self.doubt().is_some() });
         if let Some(error) = kept.as_ref().err().filter(|_| !record.lost) {
             tracing::warn!(file = %file.display(), error = with_causes(error), "a store restored while this pod's operator does not run will not be noticed");
         }
@@ -146,7 +156,7 @@ impl Witness {
 }
 
 /// `None`: there is no such file yet.
-fn read(file: &Path) -> io::Result<Option<Seen>> {
+fn read(file: &Path) -> io::Result<Option<Kept>> {
     match fs::read(file) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -155,9 +165,9 @@ fn read(file: &Path) -> io::Result<Option<Seen>> {
 }
 
 /// Whole, however this process ends.
-fn write(file: &Path, seen: Seen) -> io::Result<()> {
+fn write(file: &Path, kept: Kept) -> io::Result<()> {
     let aside = file.with_extension("tmp");
-    fs::write(&aside, serde_json::to_vec(&seen)?)?;
+    fs::write(&aside, serde_json::to_vec(&kept)?)?;
     fs::rename(&aside, file)
 }
 
@@ -216,12 +226,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let recall = || Witness::recall(Some(folder.path()));
         assert_eq!(see(&recall(), 100, 0), None, "the first process of all");
-        assert_eq!(see(&recall(), 99, 1), Some(1));
-        assert_eq!(see(&recall(), 99, 2), Some(1), "the doubt was not settled");
+        let second = recall();
+        assert_eq!(see(&second, 99, 1), Some(1));
+        assert_eq!(see(&second, 101, 2), Some(1), "it went back, wherever it is now");
         let third = recall();
-        see(&third, 99, 3);
+        assert_eq!(see(&third, 102, 3), Some(1), "the doubt was not settled");
         third.settle(1);
-        assert_eq!(see(&recall(), 99, 4), None);
+        let fourth = recall();
+        assert_eq!(see(&fourth, 103, 4), None);
+        assert_eq!(see(&fourth, 90, 5), Some(1));
+        assert_eq!(see(&recall(), 90, 6), Some(1), "nothing was written meanwhile");
     }
 
     #[test]
