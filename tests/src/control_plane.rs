@@ -190,7 +190,7 @@ impl ControlPlane {
     }
 
     pub(crate) fn kubeconfig(&self, token: &str) -> serde_json::Value {
-        access::kubeconfig(&self.url(), &self.files.ca(), token)
+        access::kubeconfig(&self.url(), &self.files.ca, token)
     }
 
     pub(crate) fn launch(builder: &Builder) -> Result<Self> {
@@ -246,9 +246,7 @@ impl ControlPlane {
             if !self.etcd.is_running() || !self.apiserver.is_running() {
                 return anyhow::Ok(false);
             }
-            let client = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_ready()).await??;
-            // After a restart the first client is still good.
-            let _ = self.admin.set(client);
+            tokio::time::timeout(ANSWER_TIMEOUT, self.ask_ready()).await??;
             Ok(true)
         });
         let reason = match ready.await {
@@ -259,11 +257,9 @@ impl ControlPlane {
         bail!("the control plane did not start: {reason}\n{}\n{}", self.etcd.tail(), self.apiserver.tail());
     }
 
-    /// With a client of its own: one made while the API server was writing its certificate trusts nobody, for ever.
-    async fn ask_ready(&self) -> Result<Client> {
-        let client = access::client(self.kubeconfig(self.files.tokens.of(ADMIN))).await?;
-        client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
-        Ok(client)
+    async fn ask_ready(&self) -> Result<()> {
+        self.admin().await?.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
+        Ok(())
     }
 
     pub(crate) fn lost_a_port(&self) -> bool {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use rcgen::KeyPair;
 use serde_json::json;
 
+use crate::certificate::Certificate;
 use crate::home::API;
 use crate::tokens::Tokens;
 use crate::{Program, Scratch};
@@ -14,7 +15,10 @@ use crate::{Program, Scratch};
 /// The files of a control plane's folder.
 #[derive(Debug)]
 pub(crate) struct Files {
-    pub certs: PathBuf,
+    /// What to trust.
+    pub ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
     pub audit_log: PathBuf,
     sa_key: PathBuf,
     sa_pub: PathBuf,
@@ -28,8 +32,12 @@ impl Files {
     pub fn write(scratch: &Scratch, nodes: &[String]) -> Result<Self> {
         let key = KeyPair::generate().context("generating the key of ServiceAccount tokens")?;
         let tokens = Tokens::new(nodes);
+        let Certificate { authority, chain, key: certified } =
+            Certificate::new().context("certifying the API server")?;
         Ok(Self {
-            certs: scratch.folder("certs")?,
+            ca: scratch.write("ca.crt", authority)?,
+            certificate: scratch.write("apiserver.crt", chain)?,
+            key: scratch.write("apiserver.key", certified)?,
             audit_log: scratch.path().join("audit.log"),
             sa_key: scratch.write("sa.key", key.serialize_pem())?,
             sa_pub: scratch.write("sa.pub", key.public_key_pem())?,
@@ -38,11 +46,6 @@ impl Files {
             audit_policy: scratch.write("audit-policy.json", audit_policy())?,
             etcd_data: scratch.path().join("etcd"),
         })
-    }
-
-    /// What to trust: the API server writes its certificate and the CA of it here when it first starts.
-    pub fn ca(&self) -> PathBuf {
-        self.certs.join("apiserver.crt")
     }
 }
 
@@ -156,7 +159,8 @@ pub(crate) fn apiserver(files: &Files, ports: Ports, service_cidr: &str) -> Resu
     let flags = [
         flag("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd)),
         flag("secure-port", ports.api),
-        flag("cert-dir", files.certs.display()),
+        flag("tls-cert-file", files.certificate.display()),
+        flag("tls-private-key-file", files.key.display()),
         flag("service-account-issuer", "https://kubernetes.default.svc"),
         flag("service-account-key-file", files.sa_pub.display()),
         flag("service-account-signing-key-file", files.sa_key.display()),
@@ -179,7 +183,7 @@ pub(crate) fn controller_manager(files: &Files, kubeconfig: &Path, certs: &Path,
         flag("leader-elect", "false"),
         flag("use-service-account-credentials", "true"),
         flag("service-account-private-key-file", files.sa_key.display()),
-        flag("root-ca-file", files.ca().display()),
+        flag("root-ca-file", files.ca.display()),
         flag("cert-dir", certs.display()),
         // No server: its port would clash with other tests'.
         flag("secure-port", "0"),

@@ -27,6 +27,7 @@
 mod access;
 mod audit;
 mod builder;
+mod certificate;
 mod chart;
 mod cluster;
 mod cni;

@@ -74,8 +74,7 @@ impl Cluster {
         self.register(names).await?;
         self.served(names).await?;
         for name in names {
-            let agent = self.cp.start_agent(name, &format!("agent-{name}")).await?;
-            self.agents.insert((*name).to_owned(), agent);
+            self.start_agent(name, &format!("agent-{name}")).await?;
             self.add(name, "first").await?;
         }
         let reported = async || {
@@ -85,6 +84,19 @@ impl Cluster {
         until(&format!("the agents of {names:?} report"), reported).await
     }
 
+    async fn start_agent(&mut self, node: &str, name: &str) -> Result<()> {
+        let agent = self.cp.start_agent(node, name).await?;
+        self.answers(node, &agent).await?;
+        self.agents.insert(node.to_owned(), agent);
+        Ok(())
+    }
+
+    /// An ADD waits for 3 s only.
+    async fn answers(&self, node: &str, agent: &Proc) -> Result<()> {
+        let answers = async || Ok(UnixStream::connect(self.cp.agent_socket(node)).is_ok());
+        until(&format!("the agent of {node} answers"), answers).await.with_context(|| agent.tail())
+    }
+
     async fn register(&self, names: &[&str]) -> Result<()> {
         // Ready, as nodes with running agents are: a recovery waits for those.
         self.cp.create_nodes(names.iter().map(|name| node(name))).await?;
@@ -92,8 +104,7 @@ impl Cluster {
         for (name, agent) in self.agents.iter().filter(|(name, _)| names.contains(&name.as_str())) {
             self.cp.service_account_kubeconfig_on(NAMESPACE, AGENT, name).await?;
             agent.restart()?;
-            let answers = async || Ok(UnixStream::connect(self.cp.agent_socket(name)).is_ok());
-            until(&format!("the agent of {name} answers"), answers).await.with_context(|| agent.tail())?;
+            self.answers(name, agent).await?;
         }
         Ok(())
     }
@@ -498,8 +509,7 @@ async fn a_machine_that_registers_too_late_after_a_restore_disputes_its_block() 
     cluster.cp.create_nodes([node("taker").ready(false)]).await?;
     until("the taker is served", async || Ok(cluster.cp.blocks().await?.contains_key("taker"))).await?;
     assert_eq!(cluster.blocks(&["taker"]).await?["taker"][0], block, "this test is about a block that was given again");
-    let agent = cluster.cp.start_agent("taker", "agent-taker").await?;
-    cluster.agents.insert("taker".to_owned(), agent);
+    cluster.start_agent("taker", "agent-taker").await?;
     cluster.add("taker", "first").await?;
 
     cluster.register(&["late"]).await?;
@@ -537,8 +547,7 @@ async fn a_chart_installed_again_over_running_nodes_gives_each_its_own_blocks() 
     let _operator = cluster.cp.start_operator("again", NO_ELECTION).await?;
     // In the other order than at first, so that whoever is asked first would take another's block.
     for name in ["n2", "n1", "n0"] {
-        let agent = cluster.cp.start_agent(name, &format!("again-{name}")).await?;
-        cluster.agents.insert(name.to_owned(), agent);
+        cluster.start_agent(name, &format!("again-{name}")).await?;
     }
     cluster.cp.create_nodes([node("new").ready(false)]).await?;
     cluster.served(&names).await?;

@@ -188,7 +188,7 @@ impl Node {
 
     /// Makes it a node of this cluster, now and at each boot.
     pub(super) fn join(&mut self, cp: &ControlPlane) -> Result<()> {
-        self.scratch.write("etc/ca.crt", fs::read(cp.files.ca())?)?;
+        self.scratch.write("etc/ca.crt", fs::read(&cp.files.ca)?)?;
         let token = cp.files.tokens.of_node(self.name);
         let kubeconfig = access::kubeconfig(&format!("https://{API}"), Path::new("/lab/etc/ca.crt"), token);
         self.scratch.write("etc/kubeconfig", kubeconfig.to_string())?;
