@@ -26,6 +26,7 @@ pub mod options;
 pub mod outlook;
 pub mod pools;
 pub mod record;
+pub mod regular;
 pub mod report;
 pub mod run;
 pub mod serve;

@@ -21,6 +21,7 @@ use crate::node::Kernel;
 use crate::outlook::Outlook;
 use crate::pools::{HolderView, Input};
 use crate::record::BlockState;
+use crate::regular;
 use crate::serve::Message;
 
 /// For the kernel to end the namespace of an agent that died: mostly a tenth of a second.
@@ -149,7 +150,7 @@ pub async fn release(host: &Host, owner: &Owner) {
     if held(owner).await.is_none() {
         return;
     }
-    let conflist = std::fs::read_to_string(&host.conflist).unwrap_or_default();
+    let conflist = regular::read_to_string(&host.conflist).unwrap_or_default();
     if timeout(FAREWELL, del(host, &conflist, "", owner)).await.is_err() {
         tracing::warn!("the health endpoint's address stays held: the interface plugin does not end");
     }

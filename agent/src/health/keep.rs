@@ -6,7 +6,6 @@
 //!          └───────────── a failure, said once ◀──────┘
 //! ```
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use crate::boot_time::BootTime;
 use crate::metrics::Metrics;
 use crate::node::Peers;
 use crate::outlook::{Cluster, Outlook};
+use crate::regular;
 
 /// After what changed: nodes come in hundreds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Keeper {
             }
             // A configuration of before may name a plugin that is not there yet.
             drop(cluster.wait_for(|cluster| matches!(cluster.setup.cni, Some(Ok(_)))).await);
-            match fs::read_to_string(&self.host.conflist) {
+            match regular::read_to_string(&self.host.conflist) {
                 Ok(conflist) => return conflist,
                 // Its coming wakes nobody.
                 Err(_) => sleep(PAUSE).await,
@@ -125,7 +125,7 @@ impl Keeper {
     async fn rounds(&mut self, attached: &Attached) -> End {
         let (mut rounds, mut next_round) = (Rounds::default(), Instant::now());
         loop {
-            let conflist = fs::read_to_string(&self.host.conflist).ok();
+            let conflist = regular::read_to_string(&self.host.conflist).ok();
             if let Some(why) = attached.outdated(&self.outlook.borrow_and_update(), conflist.as_deref()) {
                 return End::Outdated(why);
             }

@@ -1,6 +1,7 @@
 //! The plugin and its configuration on the node: put there, looked after, taken back.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use cadastre_runtime::{CniSettings, Conflist};
 use super::conflist::{self, Facts, conflist};
 use super::others;
 use super::place::{self, PlaceError, Stamp};
+use crate::regular;
 
 /// What runtimes call our plugin by.
 const PLUGIN: &str = "cadastre";
@@ -83,9 +85,9 @@ impl Installer {
         if there.is_some() && there == self.compared {
             return Ok(());
         }
-        let content = fs::read(&self.plugin).map_err(PlaceError::of("read", &self.plugin))?;
+        let content = regular::read(&self.plugin).map_err(PlaceError::of("read", &self.plugin))?;
         let executable = fs::metadata(&to).is_ok_and(|file| file.is_file() && file.mode() & 0o111 == 0o111);
-        if !executable || fs::read(&to).ok().as_ref() != Some(&content) {
+        if !executable || regular::read(&to).ok().as_ref() != Some(&content) {
             fs::create_dir_all(&self.bin).map_err(PlaceError::of("make", &self.bin))?;
             place::write(&to, &content, 0o755)?;
             tracing::info!(path = %to.display(), "the CNI plugin is installed");
@@ -98,8 +100,8 @@ impl Installer {
     pub fn conflist(&mut self, node: NodeMtu) -> Result<(), InstallError> {
         let Some(Conflist { conf_path, interface_plugin, exclusive, mtu }) = &self.conflist else { return Ok(()) };
         let path = conf_path.join(conflist::NAME);
-        let there = fs::read_to_string(&path).ok();
-        let written = there.as_deref().and_then(conflist::mtu_of);
+        let there = regular::read_to_string(&path);
+        let written = there.as_deref().ok().and_then(conflist::mtu_of);
         let mtu = mtu.or(if node.settled { node.found.or(written) } else { written.or(node.found) });
         self.mtu = mtu;
         let plugin = interface_plugin.name();
@@ -108,10 +110,11 @@ impl Installer {
         }
         let maps_ports = self.has(conflist::PORT_MAPPER);
         let text = conflist(*interface_plugin, &Facts { mtu, maps_ports, socket: &self.socket });
-        if there.as_ref() != Some(&text) {
+        if there.as_ref().ok() != Some(&text) {
             fs::create_dir_all(conf_path).map_err(PlaceError::of("make", conf_path))?;
             place::write(&path, text.as_bytes(), 0o600)?;
-            let was = if there.is_some() { "it was another" } else { "there was none" };
+            let missing = there.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            let was = if missing { "there was none" } else { "it was another" };
             tracing::info!(path = %path.display(), plugin, mtu, was, "the CNI configuration is written");
         }
         if !exclusive && !self.restored {
@@ -175,6 +178,7 @@ impl Installer {
 #[cfg(test)]
 mod tests {
     use cadastre_runtime::InterfacePlugin;
+    use rustix::fs::{CWD, FileType, mknodat};
     use tempfile::TempDir;
 
     use super::*;
@@ -199,6 +203,10 @@ mod tests {
 
         fn write(&self, name: &str, text: &str) {
             fs::write(self.folder.path().join(name), text).unwrap();
+        }
+
+        fn pipe(&self, name: &str) {
+            mknodat(CWD, self.folder.path().join(name), FileType::Fifo, 0o600.into(), 0).unwrap();
         }
 
         fn there(&self, folder: &str) -> Vec<String> {
@@ -249,6 +257,27 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/ptp", node.folder.path().join("bin/ptp")).unwrap();
         node.installer.conflist(NodeMtu::default()).unwrap();
         assert_eq!(node.there("conf"), ["05-cadastre.conflist"]);
+    }
+
+    #[test]
+    fn a_pipe_stops_nobody_and_is_replaced() {
+        let mut node = Node::new(false);
+        fs::create_dir(node.folder.path().join("bin")).unwrap();
+        node.write("bin/ptp", "");
+        for name in ["bin/cadastre", "conf/05-cadastre.conflist", "conf/10-x.conf.cadastre_bak"] {
+            node.pipe(name);
+        }
+        node.installer.plugin().unwrap();
+        node.installer.conflist(NodeMtu::default()).unwrap();
+        let is_file = |name: &str| fs::metadata(node.folder.path().join(name)).unwrap().is_file();
+        assert_eq!([is_file("bin/cadastre"), is_file("conf/05-cadastre.conflist")], [true, true]);
+        assert_eq!(node.there("conf"), ["05-cadastre.conflist", "10-x.conf"]);
+
+        fs::remove_file(node.folder.path().join("plugin")).unwrap();
+        node.pipe("plugin");
+        node.installer.compared = None;
+        let error = node.installer.plugin().unwrap_err().to_string();
+        assert!(error.ends_with("/plugin: it is a pipe or a device, and no file"), "{error}");
     }
 
     #[test]
