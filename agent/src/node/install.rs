@@ -281,6 +281,32 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_in_the_way_is_named() {
+        let mut node = Node::new(false);
+        fs::create_dir(node.folder.path().join("bin")).unwrap();
+        node.write("bin/ptp", "");
+        let root = node.folder.path().to_owned();
+        let said = |name: &str, what: &str| {
+            let path = root.join(name);
+            format!("cannot {what} {}: Is a directory (os error 21); it is a folder: move it away", path.display())
+        };
+        for name in ["bin/cadastre", "bin/.cadastre.new"] {
+            fs::create_dir(root.join(name)).unwrap();
+            assert_eq!(node.installer.plugin().unwrap_err().to_string(), said(name, "write"));
+            fs::remove_dir(root.join(name)).unwrap();
+        }
+        for name in ["conf/05-cadastre.conflist", "conf/.05-cadastre.conflist.new"] {
+            fs::create_dir(root.join(name)).unwrap();
+            assert_eq!(node.installer.conflist(NodeMtu::default()).unwrap_err().to_string(), said(name, "write"));
+            fs::remove_dir(root.join(name)).unwrap();
+        }
+        fs::create_dir(root.join("conf/10-x.conf.cadastre_bak")).unwrap();
+        node.write("conf/10-x.conf", "");
+        let error = others::set_aside(&root.join("conf"), "10-x.conf").unwrap_err().to_string();
+        assert_eq!(error, said("conf/10-x.conf.cadastre_bak", "replace"));
+    }
+
+    #[test]
     fn what_is_written_stays_until_the_nodes_mtu_is_known() {
         let mut node = Node::new(false);
         node.installer.plugin().unwrap();

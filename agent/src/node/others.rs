@@ -1,6 +1,7 @@
 //! Configurations of other networks in the folder of ours.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::place::PlaceError;
@@ -49,7 +50,10 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, PlaceError> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), PlaceError> {
-    fs::rename(from, to).map_err(PlaceError::of("rename", from))?;
+    fs::rename(from, to).map_err(|source| match source.kind() {
+        ErrorKind::IsADirectory => PlaceError::of("replace", to)(source),
+        _ => PlaceError::of("rename", from)(source),
+    })?;
     tracing::info!(from = %from.display(), to = %to.display(), "renamed");
     Ok(())
 }

@@ -32,6 +32,7 @@ fn remedy(source: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied => {
             "; see who owns the folder, that the agent runs as root, and what SELinux or AppArmor say (ausearch -m avc, dmesg)"
         }
+        ErrorKind::IsADirectory => "; it is a folder: move it away",
         _ => "",
     }
 }
@@ -67,6 +68,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PlaceError> {
     };
     written().and_then(|()| fs::rename(&aside, path)).map_err(|source| {
         drop(fs::remove_file(&aside)); // Its own failure would hide the reason.
+        let path = if aside.is_dir() { &aside } else { path };
         PlaceError { what: "write", path: path.to_owned(), source }
     })
 }
