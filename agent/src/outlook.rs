@@ -86,10 +86,10 @@ impl Outlook {
     /// Whether nothing but counts differs, which change with every pod. Nobody is woken by that.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let journal = |journal: &JournalOutlook| (journal.trouble.clone(), journal.unreadable);
-        self.view.is_like(&other.view)
-            && journal(&self.journal) == journal(&other.journal)
-            && self.problems == other.problems
+        let Self { view, journal: JournalOutlook { trouble, unreadable, bytes: _, compactions: _ }, problems } = self;
+        view.is_like(&other.view)
+            && (trouble, unreadable) == (&other.journal.trouble, &other.journal.unreadable)
+            && *problems == other.problems
     }
 
     /// What people should know first.
