@@ -19,12 +19,15 @@ pub fn set_aside(folder: &Path, name: &str) -> Result<(), PlaceError> {
 
 /// Names of the configurations in `folder` that are not ours, in the order in which runtimes take them.
 pub fn of(folder: &Path) -> Result<Vec<String>, PlaceError> {
-    let is_read =
-        |name: &str| Path::new(name).extension().is_some_and(|ending| READ.iter().any(|read| ending == *read));
     let mut names = names(folder)?;
-    names.retain(|name| is_read(name) && !name.starts_with('.') && name != super::conflist::NAME);
+    names.retain(|name| is_other(name));
     names.sort();
     Ok(names)
+}
+
+fn is_other(name: &str) -> bool {
+    let is_read = Path::new(name).extension().is_some_and(|ending| READ.iter().any(|read| ending == *read));
+    is_read && !name.starts_with('.') && name != super::conflist::NAME
 }
 
 /// Gives those that were renamed their names back, but where there is a new one of that name.
@@ -34,6 +37,8 @@ pub fn restore(folder: &Path) -> Vec<PlaceError> {
         Err(error) => return vec![error],
     };
     let backups = names.iter().filter_map(|backup| Some((backup, backup.strip_suffix(BACKUP)?)));
+    // What was never renamed is not ours to rename; least of all to our own name, when ours has just been removed.
+    let backups = backups.filter(|(_, name)| is_other(name));
     // A link may lead to where only the node sees.
     let is_free = |name: &str| fs::symlink_metadata(folder.join(name)).is_err();
     let (free, taken): (Vec<_>, Vec<_>) = backups.partition(|(_, name)| is_free(name));
@@ -56,4 +61,32 @@ fn rename(from: &Path, to: &Path) -> Result<(), PlaceError> {
     })?;
     tracing::info!(from = %from.display(), to = %to.display(), "renamed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// What is there after it.
+    fn restored(folder: &TempDir, files: &[&str]) -> Vec<String> {
+        for name in files {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        assert!(restore(folder.path()).is_empty());
+        let mut names = names(folder.path()).unwrap();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_what_can_have_been_renamed_gets_its_name_back() {
+        let others =
+            ["05-cadastre.conflist.cadastre_bak", ".x.conf.cadastre_bak", "README.cadastre_bak", ".cadastre_bak"];
+        let there = restored(&TempDir::new().unwrap(), &[others.as_slice(), &["10-x.conf.cadastre_bak"]].concat());
+        let mut expected = [others.as_slice(), &["10-x.conf"]].concat();
+        expected.sort_unstable();
+        assert_eq!(there, expected);
+    }
 }
