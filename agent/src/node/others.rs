@@ -65,6 +65,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), PlaceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -88,5 +90,14 @@ mod tests {
         let mut expected = [others.as_slice(), &["10-x.conf"]].concat();
         expected.sort_unstable();
         assert_eq!(there, expected);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_keeps_its_name() {
+        let folder = TempDir::new().unwrap();
+        let link = folder.path().join("10-x.conf");
+        symlink("/nowhere/10-x.conf", &link).unwrap();
+        assert_eq!(restored(&folder, &["10-x.conf.cadastre_bak"]), ["10-x.conf", "10-x.conf.cadastre_bak"]);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/nowhere/10-x.conf"));
     }
 }
