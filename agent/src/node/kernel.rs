@@ -1,5 +1,6 @@
 //! The kernel's routes: those of this agent, and where others lead.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,6 +36,26 @@ pub enum RouteError {
     Refused { to: Cidr, via: IpAddr, source: io::Error },
 }
 
+/// Routes that bear our number, which makes them ours.
+#[derive(Debug, Default)]
+pub struct Ours {
+    pub routes: Vec<Route>,
+    pub strays: Vec<Stray>,
+}
+
+/// A route that no agent makes, such as one without a gateway: it is as the kernel told it, since that is how it is removed.
+#[derive(Debug)]
+pub struct Stray(RouteMessage);
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match destination(&self.0) {
+            Some(to) => write!(f, "{to}"),
+            None => f.write_str("an unknown destination"),
+        }
+    }
+}
+
 /// A connection to the kernel, in the network namespace of this process.
 pub struct Kernel {
     handle: Handle,
@@ -55,8 +76,8 @@ impl Kernel {
     }
 
     /// Routes of this agent, and of those before it.
-    pub async fn ours(&self) -> io::Result<Vec<Route>> {
-        let mut ours = Vec::new();
+    pub async fn ours(&self) -> io::Result<Ours> {
+        let mut ours = Ours::default();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
@@ -65,7 +86,10 @@ impl Kernel {
             loop {
                 match answers.try_next().await {
                     // The kernel may not filter: before 4.20 it does not know how.
-                    Ok(Some(route)) if is_ours(&route) => ours.extend(read(&route)),
+                    Ok(Some(message)) if is_ours(&message) => match read(&message) {
+                        Some(route) => ours.routes.push(route),
+                        None => ours.strays.push(Stray(message)),
+                    },
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     // A kernel without IPv6.
@@ -93,7 +117,16 @@ impl Kernel {
 
     /// One that is gone already is removed.
     pub async fn remove(&self, route: &Route) -> io::Result<()> {
-        match self.handle.route().del(message(route)?).execute().await {
+        self.delete(message(route)?).await
+    }
+
+    /// Likewise.
+    pub async fn remove_stray(&self, Stray(message): &Stray) -> io::Result<()> {
+        self.delete(message.clone()).await
+    }
+
+    async fn delete(&self, message: RouteMessage) -> io::Result<()> {
+        match self.handle.route().del(message).execute().await {
             Ok(()) => Ok(()),
             // ESRCH: no such route.
             Err(Error::NetlinkError(error)) if error.raw_code() == -rustix::io::Errno::SRCH.raw_os_error() => Ok(()),
@@ -169,13 +202,19 @@ pub async fn remove_routes() {
         let ours = kernel.ours().await?;
         io::Result::Ok((kernel, ours))
     };
-    let (kernel, ours) = match ours.await {
+    let (kernel, Ours { routes, strays }) = match ours.await {
         Ok(ours) => ours,
         Err(error) => return left(error),
     };
-    for route in &ours {
+    for route in &routes {
         match kernel.remove(route).await {
             Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
+            Err(error) => left(error),
+        }
+    }
+    for stray in &strays {
+        match kernel.remove_stray(stray).await {
+            Ok(()) => tracing::info!(to = %stray, "route removed that no agent makes"),
             Err(error) => left(error),
         }
     }
@@ -189,26 +228,36 @@ fn message(route: &Route) -> io::Result<RouteMessage> {
     Ok(built.protocol(PROTOCOL).build())
 }
 
+/// In the table that we write. No block is everything: a default route is somebody else's whatever it bears, and without it the
+/// node might be lost.
 fn is_ours(route: &RouteMessage) -> bool {
-    route.header.protocol == PROTOCOL && route.header.table == RouteHeader::RT_TABLE_MAIN
+    let RouteHeader { protocol, table, destination_prefix_length, .. } = route.header;
+    protocol == PROTOCOL && table == RouteHeader::RT_TABLE_MAIN && destination_prefix_length > 0
 }
 
-/// `None` for what this agent makes none of, such as a route to everything.
+/// `None` for what this agent makes none of.
 fn read(route: &RouteMessage) -> Option<Route> {
-    let ip = |address: &RouteAddress| match address {
+    let via = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        _ => None,
+    });
+    Some(Route { to: destination(route)?, via: via? })
+}
+
+fn destination(route: &RouteMessage) -> Option<Cidr> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    Cidr::new(to?, route.header.destination_prefix_length).ok()
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
         _ => None,
-    };
-    let (mut to, mut via) = (None, None);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = ip(address),
-            RouteAttribute::Gateway(address) => via = ip(address),
-            _ => {}
-        }
     }
-    Some(Route { to: Cidr::new(to?, route.header.destination_prefix_length).ok()?, via: via? })
 }
 
 fn lacks_family(error: &Error) -> bool {
@@ -220,5 +269,77 @@ fn cause(error: &Error) -> io::Error {
     match error {
         Error::NetlinkError(error) => error.to_io(),
         error => io::Error::other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn ip(arguments: &str) -> String {
+        let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// In a network namespace of its own. Not without root.
+    fn alone(test: impl AsyncFnOnce() + Send + 'static) {
+        let thread = thread::spawn(move || {
+            match unshare(CloneFlags::CLONE_NEWNET) {
+                Err(nix::errno::Errno::EPERM) => return,
+                unshared => unshared.unwrap(),
+            }
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn routes_that_bear_our_number_are_removed_and_no_others() {
+        alone(async || {
+            ip("link add d0 type veth peer name d1");
+            ip("link set d1 up");
+            ip("address add 192.168.7.1/24 dev d0");
+            ip("address add fd77::1/64 dev d0 nodad");
+            ip("link set d0 up");
+            let ours = [
+                "10.9.1.0/24 via 192.168.7.2 proto 202",
+                "10.9.2.0/24 dev d0 proto 202",
+                "10.9.3.0/24 dev d0 metric 7 proto 202",
+                "unreachable 10.9.4.0/24 proto 202",
+                "10.9.5.0/24 proto 202 nexthop via 192.168.7.2 nexthop via 192.168.7.3",
+                "fd09:1::/64 via fd77::2 proto 202",
+                "fd09:2::/64 dev d0 proto 202",
+                "blackhole fd09:3::/64 proto 202",
+            ];
+            let others = [
+                "10.8.1.0/24 dev d0",
+                "10.8.2.0/24 dev d0 proto 201",
+                "10.9.2.0/24 dev d0 metric 9 proto static",
+                "10.8.3.0/24 dev d0 proto 202 table 7",
+                "default dev d0 proto 202",
+                "fd08:1::/64 dev d0",
+                "fd08:2::/64 dev d0 proto 202 table 7",
+                "default via fd77::2 proto 202",
+            ];
+            let add = |route: &str| {
+                let family = if route.contains("fd") { "-6" } else { "-4" };
+                ip(&format!("{family} route add {route}"));
+            };
+            let all = || ["-4", "-6"].map(|family| ip(&format!("{family} route show table all")));
+            others.into_iter().for_each(add);
+            let before = all();
+            ours.into_iter().for_each(add);
+            let Ours { routes, strays } = Kernel::open().unwrap().ours().await.unwrap();
+            assert_eq!((routes.len(), strays.len()), (2, 6), "{strays:?}");
+            remove_routes().await;
+            assert_eq!(all(), before);
+        });
     }
 }

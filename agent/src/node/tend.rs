@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::install::{Installer, NodeMtu};
-use super::kernel::{Kernel, RouteError, remove_routes};
+use super::kernel::{Kernel, Ours, RouteError, remove_routes};
 use super::peers::{Nodes, Peer, Peers};
 use super::routes::{Change, change, wanted};
 use super::{NodeSetup, RoutesSeen, forward::forward};
@@ -161,7 +161,7 @@ impl Tender {
 
     /// Until the other nodes are known, the routes of the agent before this one stay.
     async fn route(&mut self, kernel: &Kernel, own: &Own, peers: Option<&Nodes>) -> io::Result<RoutesSeen> {
-        let there = kernel.ours().await?;
+        let Ours { routes: there, strays } = kernel.ours().await?;
         let Some(peers) = peers else { return Ok(RoutesSeen { installed: there.len(), ..RoutesSeen::default() }) };
         let wanted = wanted(peers, &self.host.name, &own.blocks);
         let Change { remove, add } = change(&wanted, &there);
@@ -170,6 +170,12 @@ impl Tender {
             match kernel.remove(route).await {
                 Ok(()) => tracing::info!(block = %route.to, via = %route.via, "route removed"),
                 Err(error) => seen.trouble = Some(format!("the route to {} cannot be removed: {error}", route.to)),
+            }
+        }
+        for stray in &strays {
+            match kernel.remove_stray(stray).await {
+                Ok(()) => tracing::info!(to = %stray, "route removed that no agent makes"),
+                Err(error) => seen.trouble = Some(format!("the route to {stray} cannot be removed: {error}")),
             }
         }
         let mut failed = BTreeSet::new();
