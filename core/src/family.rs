@@ -29,6 +29,13 @@ impl Family {
         }
     }
 
+    /// The prefix length of the smallest blocks with a router: 29 or 125. Blocks of fewer than 8 addresses give all of them to
+    /// pods; larger ones keep first, last and the router's.
+    #[must_use]
+    pub const fn longest_with_router(self) -> u8 {
+        self.bits() - 3
+    }
+
     /// The family of an address.
     #[must_use]
     pub const fn of(addr: IpAddr) -> Self {

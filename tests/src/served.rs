@@ -13,12 +13,13 @@ use crate::{ControlPlane, Output, Proc, Program, call_plugin, node, until};
 /// The one node.
 pub const NODE: &str = "n0";
 
-/// Four IPv4 addresses for each node, and plenty of IPv6.
+/// Four IPv4 addresses for each node, and plenty of IPv6. Without a gateway these need a CNI configuration of one's own.
 pub const SMALL_BLOCKS: &str = r#"
 ipam:
   mode: cluster-pool
   operator: {clusterPoolIPv4PodCIDRList: ["10.0.0.0/16"], clusterPoolIPv4MaskSize: 30, clusterPoolIPv6PodCIDRList: ["fd00::/104"], clusterPoolIPv6MaskSize: 120}
 ipv6: {enabled: true}
+cni: {customConf: true}
 "#;
 
 /// A control plane with the chart and its one node, and nothing of ours running.

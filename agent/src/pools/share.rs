@@ -19,9 +19,6 @@ use super::local::NotThis;
 use crate::boot_time::BootTime;
 use crate::record::{BlockRecord, BlockState, HeldAddress};
 
-/// Blocks of fewer addresses give all of them to pods; larger ones keep first, last and the router's.
-const SMALLEST_WITH_RESERVED: u128 = 8;
-
 /// The addresses of one pool in one family.
 #[derive(Debug)]
 pub struct Share {
@@ -392,7 +389,7 @@ impl Share {
 impl Block {
     fn new(record: &BlockRecord) -> Self {
         let BlockRecord { pool: _, cidr, grant, state } = record;
-        let router = (cidr.size() >= SMALLEST_WITH_RESERVED).then(|| cidr.nth(1)).flatten();
+        let router = has_router(cidr).then(|| cidr.nth(1)).flatten();
         Self { cidr: *cidr, grant: *grant, state: *state, router, used: 0 }
     }
 
@@ -413,5 +410,9 @@ impl Block {
 /// First and last address of a block that can spare them.
 fn reserved_of(cidr: &Cidr) -> impl Iterator<Item = IpAddr> {
     let ends = [cidr.nth(0), cidr.nth(cidr.size() - 1)];
-    ends.into_iter().flatten().filter(|_| cidr.size() >= SMALLEST_WITH_RESERVED).collect::<Vec<_>>().into_iter()
+    ends.into_iter().flatten().filter(|_| has_router(cidr)).collect::<Vec<_>>().into_iter()
+}
+
+fn has_router(cidr: &Cidr) -> bool {
+    cidr.prefix_len() <= cidr.family().longest_with_router()
 }

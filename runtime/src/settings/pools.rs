@@ -3,6 +3,7 @@
 use cadastre_core::{AddrRange, Cidr, Family};
 
 use super::PoolFamily;
+use super::cni::InterfacePlugin;
 use super::findings::Findings;
 use super::raw::{CidrList, RawSettings};
 
@@ -91,15 +92,20 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The pool of one family; `None` only with a problem among the findings.
-pub fn family(family: Family, raw: &RawSettings, findings: &mut Findings) -> Option<PoolFamily> {
+/// The pool of one family, whose pods `plugin` attaches if that is ours to say; `None` only with a problem among the findings.
+pub fn family(
+    family: Family,
+    raw: &RawSettings,
+    plugin: Option<InterfacePlugin>,
+    findings: &mut Findings,
+) -> Option<PoolFamily> {
     let Keys { cidrs, mask, default_cidr, default_mask, other } = Keys::of(family, raw);
     let default = CidrList::Text(default_cidr.to_owned());
     let (key, list) = cidrs.written(findings);
     let cidrs = read(family, key, list.unwrap_or(&default), other, findings);
     disjoint(&cidrs, findings);
     let (mask_key, mask) = mask.written(findings);
-    let mask_size = mask_size(family, mask_key, *mask.unwrap_or(&default_mask), &cidrs, findings);
+    let mask_size = mask_size(family, mask_key, *mask.unwrap_or(&default_mask), &cidrs, plugin, findings);
     let cidrs = cidrs.into_iter().map(|(_, cidr)| cidr).collect();
     Some(PoolFamily { family, cidrs, mask_size: mask_size? })
 }
@@ -177,17 +183,34 @@ pub fn reserved(list: Option<&CidrList>, pools: &[PoolFamily], findings: &mut Fi
     reserved
 }
 
-/// Blocks must exist in the family and fit into every CIDR.
-fn mask_size(family: Family, key: &str, mask: i64, cidrs: &[(String, Cidr)], findings: &mut Findings) -> Option<u8> {
-    let longest = family.bits();
+/// Blocks must exist in the family, fit into every CIDR, and have the router without which our interface plugins attach nobody.
+fn mask_size(
+    family: Family,
+    key: &str,
+    mask: i64,
+    cidrs: &[(String, Cidr)],
+    plugin: Option<InterfacePlugin>,
+    findings: &mut Findings,
+) -> Option<u8> {
+    let longest = if plugin.is_some() { family.longest_with_router() } else { family.bits() };
     let shortest = cidrs.iter().map(|(_, cidr)| cidr.prefix_len()).max().unwrap_or(1).max(1);
-    let right = format!("write a number from {shortest} to {longest}");
-    let Some(mask) = u8::try_from(mask).ok().filter(|mask| (1..=longest).contains(mask)) else {
+    let right = if shortest <= longest {
+        format!("write a number from {shortest} to {longest}")
+    } else {
+        format!("choose CIDRs of /{longest} or larger")
+    };
+    let Some(mask) = u8::try_from(mask).ok().filter(|mask| (1..=family.bits()).contains(mask)) else {
         findings.problem(key, format!("{mask} is not a prefix length of {family} blocks; {right}"));
         return None;
     };
     if let Some((cidr_key, cidr)) = cidrs.iter().find(|(_, cidr)| cidr.prefix_len() > mask) {
         findings.problem(key, format!("{mask} means blocks larger than {cidr} ({cidr_key}); {right}"));
+    } else if let Some(plugin) = plugin.filter(|_| mask > longest) {
+        let (least, name) = (1_u8 << (family.bits() - longest), plugin.name());
+        let what = format!(
+            "{mask} means blocks of fewer than {least} addresses, which have no gateway, and {name} attaches no pod without one"
+        );
+        findings.problem(key, format!("{what}; {right}, or write a CNI configuration of your own (cni.customConf)"));
     }
     Some(mask)
 }

@@ -163,31 +163,31 @@ const MASKS: &[Refused] = &[
     (
         "ipam: {operator: {clusterPoolIPv4MaskSize: 33}}",
         &[
-            "ipam.operator.clusterPoolIPv4MaskSize: 33 is not a prefix length of IPv4 blocks; write a number from 8 to 32",
+            "ipam.operator.clusterPoolIPv4MaskSize: 33 is not a prefix length of IPv4 blocks; write a number from 8 to 29",
         ],
     ),
     (
         "ipam: {operator: {clusterPoolIPv4MaskSize: 0}}",
         &[
-            "ipam.operator.clusterPoolIPv4MaskSize: 0 is not a prefix length of IPv4 blocks; write a number from 8 to 32",
+            "ipam.operator.clusterPoolIPv4MaskSize: 0 is not a prefix length of IPv4 blocks; write a number from 8 to 29",
         ],
     ),
     (
         "ipam: {operator: {clusterPoolIPv4MaskSize: -1}}",
         &[
-            "ipam.operator.clusterPoolIPv4MaskSize: -1 is not a prefix length of IPv4 blocks; write a number from 8 to 32",
+            "ipam.operator.clusterPoolIPv4MaskSize: -1 is not a prefix length of IPv4 blocks; write a number from 8 to 29",
         ],
     ),
     (
         "ipam: {operator: {clusterPoolIPv4MaskSize: 7}}",
         &[
-            "ipam.operator.clusterPoolIPv4MaskSize: 7 means blocks larger than 10.0.0.0/8 (ipam.operator.clusterPoolIPv4PodCIDRList); write a number from 8 to 32",
+            "ipam.operator.clusterPoolIPv4MaskSize: 7 means blocks larger than 10.0.0.0/8 (ipam.operator.clusterPoolIPv4PodCIDRList); write a number from 8 to 29",
         ],
     ),
     (
         "ipam: {operator: {clusterPoolIPv4PodCIDRList: [10.0.0.0/16, 10.9.0.0/28]}}",
         &[
-            "ipam.operator.clusterPoolIPv4MaskSize: 24 means blocks larger than 10.9.0.0/28 (ipam.operator.clusterPoolIPv4PodCIDRList[1]); write a number from 28 to 32",
+            "ipam.operator.clusterPoolIPv4MaskSize: 24 means blocks larger than 10.9.0.0/28 (ipam.operator.clusterPoolIPv4PodCIDRList[1]); write a number from 28 to 29",
         ],
     ),
     (
@@ -201,8 +201,30 @@ const MASKS: &[Refused] = &[
     (
         "{ipv6: {enabled: true}, ipam: {operator: {clusterPoolIPv6MaskSize: 129}}}",
         &[
-            "ipam.operator.clusterPoolIPv6MaskSize: 129 is not a prefix length of IPv6 blocks; write a number from 104 to 128",
+            "ipam.operator.clusterPoolIPv6MaskSize: 129 is not a prefix length of IPv6 blocks; write a number from 104 to 125",
         ],
+    ),
+    (
+        "ipam: {clusterPoolIPv4MaskSize: 30}",
+        &[
+            "ipam.clusterPoolIPv4MaskSize: 30 means blocks of fewer than 8 addresses, which have no gateway, and ptp attaches no pod without one; write a number from 8 to 29, or write a CNI configuration of your own (cni.customConf)",
+        ],
+    ),
+    (
+        "{ipv6: {enabled: true}, cni: {interfacePlugin: bridge}, ipam: {operator: {clusterPoolIPv6MaskSize: 126}}}",
+        &[
+            "ipam.operator.clusterPoolIPv6MaskSize: 126 means blocks of fewer than 8 addresses, which have no gateway, and bridge attaches no pod without one; write a number from 104 to 125, or write a CNI configuration of your own (cni.customConf)",
+        ],
+    ),
+    (
+        "ipam: {clusterPoolIPv4: 10.0.0.0/31, clusterPoolIPv4MaskSize: 32}",
+        &[
+            "ipam.clusterPoolIPv4MaskSize: 32 means blocks of fewer than 8 addresses, which have no gateway, and ptp attaches no pod without one; choose CIDRs of /29 or larger, or write a CNI configuration of your own (cni.customConf)",
+        ],
+    ),
+    (
+        "{cni: {customConf: true}, ipam: {clusterPoolIPv4MaskSize: 33}}",
+        &["ipam.clusterPoolIPv4MaskSize: 33 is not a prefix length of IPv4 blocks; write a number from 8 to 32"],
     ),
 ];
 
@@ -389,15 +411,26 @@ ipv6: {enabled: true}";
 }
 
 #[test]
+fn blocks_may_be_as_small_as_who_attaches_pods_can_use() {
+    for cni in ["cni: {customConf: true}", "cni: {install: false}"] {
+        let text = format!("{{{cni}, ipam: {{clusterPoolIPv4: 10.0.0.0/16, clusterPoolIPv4MaskSize: 32}}}}");
+        let expected = cluster_pool(vec![pool(Family::V4, &["10.0.0.0/16"], 32)]);
+        assert_eq!(Settings::from_yaml(&text).expect(&text).mode, expected);
+    }
+    let of_nodes = "ipam: {mode: kubernetes, clusterPoolIPv4MaskSize: 32}";
+    assert!(Settings::from_yaml(of_nodes).is_ok(), "Node.spec.podCIDRs are not ours to refuse");
+}
+
+#[test]
 fn cidrs_are_read_in_every_way_that_people_write_them() {
-    let expected = cluster_pool(vec![pool(Family::V4, &["10.0.0.0/16", "10.2.0.0/16"], 32)]);
+    let expected = cluster_pool(vec![pool(Family::V4, &["10.0.0.0/16", "10.2.0.0/16"], 29)]);
     for list in [
         "[10.0.0.0/16, 10.2.0.0/16]",
         "'10.0.0.0/16, 10.2.0.0/16'",
         "10.0.0.0/16 10.2.0.0/16",
         "['10.0.0.0/16,10.2.0.0/16']",
     ] {
-        let text = format!("ipam: {{operator: {{clusterPoolIPv4MaskSize: 32, clusterPoolIPv4PodCIDRList: {list}}}}}");
+        let text = format!("ipam: {{operator: {{clusterPoolIPv4MaskSize: 29, clusterPoolIPv4PodCIDRList: {list}}}}}");
         assert_eq!(Settings::from_yaml(&text).expect(list).mode, expected, "{list}");
     }
 }

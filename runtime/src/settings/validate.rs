@@ -14,8 +14,8 @@ use super::raw::{Port, RawAgent, RawSettings};
 use super::shape::Shape;
 use super::source::Tree;
 use super::{
-    AgentSettings, ApiServer, ClusterPoolSettings, KubernetesSettings, LogFormat, LogSettings, ModeSettings,
-    OperatorSettings, Settings, cni, effect, health, labels, pools,
+    AgentSettings, ApiServer, ClusterPoolSettings, CniSettings, KubernetesSettings, LogFormat, LogSettings,
+    ModeSettings, OperatorSettings, Settings, cni, effect, health, labels, pools,
 };
 
 /// Connections to a pod outlive it by less than this: two minutes is how long Linux keeps retrying one by default.
@@ -52,12 +52,12 @@ impl Settings {
     fn gather(raw: &RawSettings, values: &serde_json::Value, findings: &mut Findings) -> Option<Self> {
         let built = mode(raw, findings);
         let families = families(raw, built, findings);
+        let cni = cni::settings(raw, findings);
         // Pools that make no sense are named whatever mode is meant.
-        let checked = mode_settings(built.unwrap_or(Mode::ClusterPool), raw, &families, findings);
+        let checked = mode_settings(built.unwrap_or(Mode::ClusterPool), raw, &families, cni.as_ref(), findings);
         let mode = built.and(checked);
         let operator = operator(raw, findings);
         let agent = agent(&raw.agent, findings);
-        let cni = cni::settings(raw, findings);
         let health = health::settings(&raw.health_endpoint, cni.as_ref(), findings);
         let api_server = api_server(raw, findings);
         let log = log(raw, findings);
@@ -134,14 +134,21 @@ impl FamilyKeys {
     }
 }
 
-fn mode_settings(mode: Mode, raw: &RawSettings, families: &[Family], findings: &mut Findings) -> Option<ModeSettings> {
+fn mode_settings(
+    mode: Mode,
+    raw: &RawSettings,
+    families: &[Family],
+    cni: Option<&CniSettings>,
+    findings: &mut Findings,
+) -> Option<ModeSettings> {
     match mode {
         Mode::Kubernetes => {
             let required = Family::ALL.into_iter().filter(|family| FamilyKeys::of(*family, raw).required == Some(true));
             Some(ModeSettings::Kubernetes(KubernetesSettings { required: required.collect() }))
         }
         Mode::ClusterPool => {
-            let pools = families.iter().map(|family| pools::family(*family, raw, findings)).collect::<Vec<_>>();
+            let plugin = cni.and_then(|cni| cni.conflist.as_ref()).map(|conflist| conflist.interface_plugin);
+            let pools = families.iter().map(|family| pools::family(*family, raw, plugin, findings)).collect::<Vec<_>>();
             let pools = pools.into_iter().collect::<Option<Vec<_>>>()?;
             let reserved = pools::reserved(raw.ipam.operator.cluster_pool_reserved.as_ref(), &pools, findings);
             Some(ModeSettings::ClusterPool(ClusterPoolSettings { pools, reserved }))
