@@ -1,13 +1,16 @@
 //! What the agent sets up on its node beside addresses: the plugin, a CNI configuration, routes to other nodes.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::findings::Findings;
 use super::raw::{RawCni, RawSettings};
 
 /// What every packet of IPv6 fits into, and thus the least MTU that carries both families (RFC 8200, section 5).
 const LEAST_MTU: u16 = 1280;
+
+/// Where socket, journal and tombstones are, as the chart mounts them, by both names that nodes have for it.
+const STATE: [&str; 2] = ["/run/cadastre", "/var/run/cadastre"];
 
 /// `cni`, `autoDirectNodeRoutes` and `MTU`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,16 @@ fn folder(key: &str, written: Option<&str>, default: &str, findings: &mut Findin
     let path = Path::new(text);
     if !path.is_absolute() || path == Path::new("/") {
         findings.problem(key, format!("{text:?} is no folder on the node; write its whole path, such as {default}"));
+        return None;
+    }
+    // kubelet mounts no such path.
+    if path.components().any(|part| part == Component::ParentDir) {
+        findings.problem(key, format!("{text:?} goes back by \"..\"; write the path without, such as {default}"));
+        return None;
+    }
+    if let Some(state) = STATE.iter().find(|state| path.starts_with(state)) {
+        let what = format!("{text:?} is the agent's own: its socket and its journal are in {state}");
+        findings.problem(key, format!("{what}; write the folder that the runtime reads, such as {default}"));
         return None;
     }
     Some(path.to_owned())

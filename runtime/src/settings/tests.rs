@@ -603,6 +603,26 @@ fn what_is_installed_follows_from_few_words() {
 }
 
 #[test]
+fn what_is_installed_goes_where_a_runtime_looks() {
+    let refused = |conf: &str, bin: &str| {
+        let error = Settings::from_yaml(&format!("cni: {{confPath: {conf}, binPath: {bin}}}")).unwrap_err();
+        error.problems().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused("/etc/cni/../net.d", "/run//./cadastre/bin"),
+        [
+            "cni.binPath: \"/run//./cadastre/bin\" is the agent's own: its socket and its journal are in /run/cadastre; write the folder that the runtime reads, such as /opt/cni/bin",
+            "cni.confPath: \"/etc/cni/../net.d\" goes back by \"..\"; write the path without, such as /etc/cni/net.d",
+        ]
+    );
+    assert_eq!(refused("/run/cadastre", "/var/run/cadastre/").len(), 2);
+    assert_eq!(refused("/run/cadastre/..", "/..").len(), 2);
+    for folder in ["/run/cadastre-net", "/run/cni", "/etc/..cni", "/var/lib/run/cadastre"] {
+        assert!(Settings::from_yaml(&format!("cni: {{confPath: {folder}, binPath: {folder}}}")).is_ok(), "{folder}");
+    }
+}
+
+#[test]
 fn the_health_endpoint_is_there_with_a_configuration_of_ours() {
     let port = |text: &str| Settings::from_yaml(text).unwrap().health.map(|health| health.port);
     for text in ["{}", "{healthEndpoint: {enabled: true}}", "{autoDirectNodeRoutes: false}"] {
