@@ -102,15 +102,7 @@ impl Publisher {
 
     async fn write(&mut self, own: &IPAMNode, status: IPAMNodeStatus) {
         let (name, uid) = (own.name_any(), own.uid().unwrap_or_default());
-        let patch = json!({
-            "apiVersion": IPAMNode::api_version(&()),
-            "kind": IPAMNode::kind(&()),
-            // Of this very object: what was meant for an earlier one must not land in a later one.
-            "metadata": { "name": name, "uid": uid },
-            "status": status,
-        });
-        let params = PatchParams::apply(AGENT_MANAGER).force();
-        let written = self.nodes.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+        let written = put(&self.nodes, &name, &uid, &status).await;
         self.last_write = Some(Instant::now());
         match written {
             Ok(written) => {
@@ -124,6 +116,25 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Of this very object: what was meant for an earlier one must not land in a later one.
+async fn put(nodes: &Api<IPAMNode>, name: &str, uid: &str, status: &IPAMNodeStatus) -> kube::Result<IPAMNode> {
+    let patch = json!({
+        "apiVersion": IPAMNode::api_version(&()),
+        "kind": IPAMNode::kind(&()),
+        "metadata": { "name": name, "uid": uid },
+        "status": status,
+    });
+    let params = PatchParams::apply(AGENT_MANAGER);
+    let written = nodes.patch_status(name, &params.clone().force(), &Patch::Apply(&patch)).await?;
+    let has_endpoint = |status: &IPAMNodeStatus| status.health_endpoint.is_some();
+    if has_endpoint(status) || !written.status.as_ref().is_some_and(has_endpoint) {
+        return Ok(written);
+    }
+    // What somebody else put there stays when it is not applied, and others would probe it.
+    let patch = json!({"metadata": { "uid": uid }, "status": { "healthEndpoint": null }});
+    nodes.patch_status(name, &params, &Patch::Merge(&patch)).await
 }
 
 /// How often numbers are brought up to date where so many nodes hear of it.
@@ -140,7 +151,52 @@ fn said_before(own: &IPAMNode) -> IPAMNodeStatus {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use cadastre_api::HealthEndpoint;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::Value;
+
     use super::*;
+
+    /// Writes `endpoint` where somebody else's is. Returns each patch and its kind.
+    async fn patches(endpoint: Option<HealthEndpoint>) -> Vec<(String, Value)> {
+        let patches = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&patches);
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let kind = request.headers()["content-type"].to_str().unwrap().to_owned();
+                let patch = request.into_body().collect_bytes().await.unwrap();
+                seen.lock().unwrap().push((kind, serde_json::from_slice(&patch).unwrap()));
+                let node = json!({
+                    "apiVersion": "cadastre.io/v1alpha1",
+                    "kind": "IPAMNode",
+                    "metadata": {"name": "n1", "uid": "u-1"},
+                    "spec": {"mode": "cluster-pool", "nodeUID": "u-2", "ipam": {}},
+                    "status": {"healthEndpoint": {"addresses": ["10.0.2.9"], "port": 4240}},
+                });
+                Ok::<_, std::io::Error>(Response::new(Body::from(node.to_string().into_bytes())))
+            }
+        });
+        let nodes = Api::all(Client::new(server, "default"));
+        let status = IPAMNodeStatus { health_endpoint: endpoint, ..IPAMNodeStatus::default() };
+        put(&nodes, "n1", "u-1", &status).await.unwrap();
+        std::mem::take(&mut *patches.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_somebody_else_put_there_is_removed() {
+        let written = patches(None).await;
+        let [(apply, said), (merge, removed)] = &written[..] else { panic!("{written:?}") };
+        assert_eq!((apply.as_str(), merge.as_str()), ("application/apply-patch+yaml", "application/merge-patch+json"));
+        assert_eq!(said["status"], json!({"conditions": []}));
+        assert_eq!(*removed, json!({"metadata": {"uid": "u-1"}, "status": {"healthEndpoint": null}}));
+
+        let own = HealthEndpoint { addresses: vec!["10.0.2.8".parse().unwrap()], port: 4240 };
+        assert_eq!(patches(Some(own)).await.len(), 1, "applying one takes its place");
+    }
 
     #[test]
     fn the_more_nodes_hear_of_it_the_rarer_it_is() {
