@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::attach::{Attached, Owner, families, release};
 use super::probe::probe;
 use super::ring::{Target, targets};
-use super::rounds::{Outcome, Rounds};
+use super::rounds::{FAILED_ROUNDS, Outcome, Rounds};
 use super::{HealthSeen, Host, State};
 use crate::boot_time::BootTime;
 use crate::metrics::Metrics;
@@ -68,7 +68,7 @@ pub async fn keep(
     keeper.show(|_| {});
     let mut pause = RETRY.0;
     loop {
-        let conflist = keeper.ready().await;
+        let conflist = keeper.ready_soon_or_without().await;
         match Attached::attach(&keeper.host, port, conflist, &keeper.owner).await {
             Ok(attached) => {
                 pause = RETRY.0;
@@ -100,6 +100,18 @@ async fn none(host: &Host, mut outlook: watch::Receiver<Outlook>, owner: &Owner)
 }
 
 impl Keeper {
+    /// As `ready`. What an agent said before of an endpoint holds for as long as others need to find out that nobody answers.
+    async fn ready_soon_or_without(&mut self) -> String {
+        if let Ok(conflist) = timeout(self.host.every * FAILED_ROUNDS, self.ready()).await {
+            return conflist;
+        }
+        self.show(|seen| {
+            let trouble = seen.trouble.take();
+            *seen = HealthSeen { state: State::Without, trouble, ..HealthSeen::default() };
+        });
+        self.ready().await
+    }
+
     /// Waits until the node can attach pods. Returns the configuration that says how.
     async fn ready(&mut self) -> String {
         let mut cluster = self.cluster.subscribe();
@@ -234,7 +246,39 @@ fn unevenly(every: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use cadastre_runtime::{Catalog, HealthSettings};
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_cannot_attach_soon_has_no_endpoint() {
+        let host = Host {
+            node: "n1".into(),
+            settings: Some(HealthSettings { port: 4240 }),
+            bin: "/nowhere".into(),
+            conflist: "/nowhere/05-cadastre.conflist".into(),
+            every: Duration::from_millis(20),
+        };
+        let (_outlook_to, outlook) = watch::channel(Outlook::default());
+        let (_peers_to, peers) = watch::channel(Peers::default());
+        let (owner, _queue) = mpsc::unbounded_channel();
+        let cluster = Arc::new(watch::Sender::new(Cluster::default()));
+        let mut seen = cluster.subscribe();
+        let state = |cluster: &Cluster| cluster.health.as_ref().map(|seen| seen.state.clone());
+        let look = async {
+            let first = seen.wait_for(|cluster| cluster.health.is_some()).await.map(|cluster| state(&cluster));
+            assert_eq!(first.unwrap(), Some(State::Starting));
+            let last = timeout(Duration::from_secs(5), seen.wait_for(|cluster| state(cluster) == Some(State::Without)));
+            assert!(last.await.is_ok(), "what was said before holds for ever");
+        };
+        let metrics = Metrics::new(&mut Catalog::new("test"));
+        tokio::select! {
+            biased; // However slow the machine, it sees both.
+            () = look => {}
+            () = keep(host, outlook, peers, cluster, owner, metrics) => {}
+        }
+    }
 
     #[test]
     fn rounds_are_a_tenth_apart_at_most() {

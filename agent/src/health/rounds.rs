@@ -7,7 +7,7 @@ use super::NodeSeen;
 use super::ring::Target;
 
 /// One lost packet, or an agent that restarts, is no failure of the network.
-const FAILED_ROUNDS: u32 = 2;
+pub const FAILED_ROUNDS: u32 = 2;
 
 /// The slowest of a node's addresses, or the first that failed.
 pub type Outcome = Result<Duration, String>;
