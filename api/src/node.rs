@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    /// Else an agent could say that it holds so much that its own IPAMNode cannot be written any more.
+    /// Else an agent could say that it holds so much that its own `IPAMNode` cannot be written any more.
     #[test]
     fn all_that_an_agent_says_it_holds_can_be_allocated_beside_as_much() {
         let crd = serde_json::to_value(IPAMNode::crd()).unwrap();

@@ -7,15 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use cadastre_api::IPAMNode;
 use cadastre_core::Cidr;
 use cadastre_tests::{
     Attachment, Cni, ControlPlane, DUAL_STACK, NODE, NetNs, Plugin, Proc, SMALL_BLOCKS, Served, addresses, held,
     installed, ipam, pod, report, served, status, until,
 };
 use futures::{StreamExt as _, stream};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -304,12 +301,14 @@ async fn a_status_that_somebody_else_wrote_is_written_again() -> Result<()> {
     let Served { cp, operator: _operator, agent, .. } = served(DUAL_STACK).await?;
     let said = async || {
         let status = cp.ipam_nodes().await?.remove(NODE).context("no IPAMNode")?.status.context("no status")?;
-        status.ipam.context("nothing is said of addresses")
+        anyhow::Ok((status.ipam.context("nothing is said of addresses")?, status.health_endpoint))
     };
     let true_words = said().await?;
-    let lie = json!({"status": {"ipam": {"usage": "99/254", "held": []}}});
-    let nodes = Api::<IPAMNode>::all(cp.admin().await?);
-    nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(&lie)).await?;
+    // The second nobody can read, and this agent says nothing of its own in its place.
+    let nowhere = json!({"addresses": ["nonsense"], "port": 4240});
+    let lie = json!({"status": {"ipam": {"usage": "99/254", "held": []}, "healthEndpoint": nowhere}});
+    let patch = ["patch", "ipamnode", NODE, "--subresource=status", "--type=merge", "-p", &lie.to_string()];
+    cp.kubectl(&patch).await?.ok()?;
     until("the agent's own words are there again", async || Ok(said().await? == true_words))
         .await
         .with_context(|| agent.tail())

@@ -15,6 +15,7 @@ mod afresh;
 mod annotations;
 mod assignment;
 mod head;
+mod own;
 mod peers;
 mod pods;
 mod publish;

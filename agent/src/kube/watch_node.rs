@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 
-use super::{Links, RETRY, afresh, assignment, chain};
+use super::{Links, RETRY, afresh, assignment, chain, own};
 use crate::boot_time::BootTime;
 use crate::pools::{Assignment, Input};
 use crate::serve::Message;
@@ -38,7 +38,7 @@ enum Settled {
 
 pub async fn run(client: Client, links: Links, shown: watch::Sender<Option<Arc<IPAMNode>>>, trouble: Arc<Notify>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={}", links.identity.node));
-    let mut events = pin!(afresh::watch(Api::<IPAMNode>::all(client.clone()), config));
+    let mut events = pin!(afresh::watch(own::api(client.clone()), config));
     let nodes = Api::all(client);
     let mut watched = Watched { nodes, links, shown, current: None, node_uid: None, told: None };
     let (mut listed, mut settled) = (None, Settled::Yes);
@@ -70,11 +70,13 @@ pub async fn run(client: Client, links: Links, shown: watch::Sender<Option<Arc<I
                 continue;
             }
             Some(Ok(Event::InitApply(node))) => {
-                listed = Some(Arc::new(node));
+                listed = own::read(node).map(Arc::new).or_else(|| watched.current.clone());
                 continue;
             }
             Some(Ok(Event::InitDone)) => watched.current = listed.take(),
-            Some(Ok(Event::Apply(node))) => watched.current = Some(Arc::new(node)),
+            Some(Ok(Event::Apply(node))) => {
+                watched.current = own::read(node).map(Arc::new).or_else(|| watched.current.take());
+            }
             Some(Ok(Event::Delete(_))) => watched.current = None,
         }
         settled = watched.consider().await;
