@@ -10,7 +10,9 @@ use axum::http::{HeaderValue, Uri, header};
 use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
-use tower::util::MapResponseLayer;
+use tower::timeout::TimeoutLayer;
+use tower::util::{MapResponseLayer, option_layer};
+use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::ApiRequests;
 use crate::retry_after::spell_out;
@@ -19,9 +21,9 @@ use crate::settings::{ApiServer, Settings};
 /// A dead API server's address is noticed within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection on which nothing arrives for this long is dead. Watches hear a bookmark every 60 s from the API
-/// server, but for kinds that never changed since its start.
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// A request to which nothing arrives for this long, and an answer that goes on with nothing, meet a dead connection.
+/// Watches hear a bookmark every 60 s from the API server, but for kinds that never changed since its start.
+const SILENCE: Duration = Duration::from_secs(90);
 
 /// A request that cannot be written for this long meets a dead connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,8 +67,7 @@ pub enum ClientError {
 ///
 /// Its default namespace is that of the pod, or of the kubeconfig's context.
 pub async fn client(settings: &Settings, component: &str) -> Result<Client, ClientError> {
-    let builder = ClientBuilder::try_from(configuration(settings, component).await?).map_err(unbuilt)?;
-    Ok(builder.with_layer(&MapResponseLayer::new(spell_out)).build())
+    build(configuration(settings, component).await?, None)
 }
 
 /// As [`client`], with its requests counted.
@@ -75,23 +76,24 @@ pub async fn counted_client(
     component: &str,
     requests: &ApiRequests,
 ) -> Result<Client, ClientError> {
-    let builder = ClientBuilder::try_from(configuration(settings, component).await?).map_err(unbuilt)?;
-    Ok(builder.with_layer(&MapResponseLayer::new(spell_out)).with_layer(requests).build())
+    build(configuration(settings, component).await?, Some(requests.clone()))
 }
 
-fn unbuilt(source: kube::Error) -> ClientError {
-    ClientError::Build { source: Box::new(source) }
+fn build(config: Config, requests: Option<ApiRequests>) -> Result<Client, ClientError> {
+    let unbuilt = |source| ClientError::Build { source: Box::new(source) };
+    let builder = ClientBuilder::try_from(config).map_err(unbuilt)?;
+    let patient = (ResponseBodyTimeoutLayer::new(SILENCE), TimeoutLayer::new(SILENCE));
+    Ok(builder.with_layer(&(option_layer(requests), patient, MapResponseLayer::new(spell_out))).build())
 }
 
 async fn configuration(settings: &Settings, component: &str) -> Result<Config, ClientError> {
     let mut config = access(settings.api_server.as_ref()).await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
+    // `SILENCE` is in its place: kube's wakes the thread twice for each event of a watch, for nothing.
+    config.read_timeout = None;
     config.write_timeout = Some(WRITE_TIMEOUT);
     // Whoever asks decides what a failure means; a retry in here would hide it.
     config.default_retry = false;
-    // Else the time that a pooled connection lay idle would count as silence of the API server.
-    config.reset_reader_on_write = true;
     let agent = format!("{component}/{}", env!("CARGO_PKG_VERSION"));
     if let Ok(agent) = HeaderValue::from_str(&agent) {
         config.headers.push((header::USER_AGENT, agent));
@@ -124,7 +126,46 @@ fn in_cluster(api_server: Option<&ApiServer>) -> Result<Config, ClientError> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+    use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, timeout};
+
     use super::*;
+
+    /// What becomes of a request whose answer begins with this, and does not go on.
+    async fn asked_of_one_that_says(words: &'static str) -> Result<Vec<String>, kube::Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = build(Config::new(url), None).unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The request.
+            let asked = stream.read(&mut [0; 4096]).await.unwrap();
+            assert_ne!(asked, 0);
+            stream.write_all(words.as_bytes()).await.unwrap();
+            // It stays open.
+            std::future::pending::<()>().await;
+        };
+        let lines = async {
+            let lines = client.request_stream(Request::get("/").body(Vec::new()).unwrap()).await?.lines();
+            lines.map_err(|error| kube::Error::Service(error.into())).try_collect().await
+        };
+        tokio::select! {
+            lines = lines => lines,
+            () = server => unreachable!(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_stops_to_is_given_up_after_a_while() {
+        for words in ["", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na\n\r\n"] {
+            let since = Instant::now();
+            let answer = timeout(SILENCE * 2, asked_of_one_that_says(words)).await.expect(words);
+            assert!(answer.is_err() && since.elapsed() >= SILENCE, "{words:?}: {answer:?}");
+        }
+    }
 
     #[test]
     fn outside_of_a_pod_the_remedy_is_a_kubeconfig() {
