@@ -152,52 +152,7 @@ fn said_before(own: &IPAMNode) -> IPAMNodeStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use cadastre_api::HealthEndpoint;
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::Value;
-
     use super::*;
-
-    /// Writes `endpoint` where somebody else's is. Returns each patch and its kind.
-    async fn patches(endpoint: Option<HealthEndpoint>) -> Vec<(String, Value)> {
-        let patches = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&patches);
-        let server = tower::service_fn(move |request: Request<Body>| {
-            let seen = Arc::clone(&seen);
-            async move {
-                let kind = request.headers()["content-type"].to_str().unwrap().to_owned();
-                let patch = request.into_body().collect_bytes().await.unwrap();
-                seen.lock().unwrap().push((kind, serde_json::from_slice(&patch).unwrap()));
-                let node = json!({
-                    "apiVersion": "cadastre.io/v1alpha1",
-                    "kind": "IPAMNode",
-                    "metadata": {"name": "n1", "uid": "u-1"},
-                    "spec": {"mode": "cluster-pool", "nodeUID": "u-2", "ipam": {}},
-                    "status": {"healthEndpoint": {"addresses": ["nonsense"], "port": 4240}},
-                });
-                Ok::<_, std::io::Error>(Response::new(Body::from(node.to_string().into_bytes())))
-            }
-        });
-        let nodes = own::api(Client::new(server, "default"));
-        let status = IPAMNodeStatus { health_endpoint: endpoint, ..IPAMNodeStatus::default() };
-        put(&nodes, "n1", "u-1", &status).await.unwrap();
-        std::mem::take(&mut *patches.lock().unwrap())
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_that_somebody_else_put_there_is_removed() {
-        let written = patches(None).await;
-        let [(apply, said), (merge, removed)] = &written[..] else { panic!("{written:?}") };
-        assert_eq!((apply.as_str(), merge.as_str()), ("application/apply-patch+yaml", "application/merge-patch+json"));
-        assert_eq!(said["status"], json!({"conditions": []}));
-        assert_eq!(*removed, json!({"metadata": {"uid": "u-1"}, "status": {"healthEndpoint": null}}));
-
-        let own = HealthEndpoint { addresses: vec!["10.0.2.8".parse().unwrap()], port: 4240 };
-        assert_eq!(patches(Some(own)).await.len(), 1, "applying one takes its place");
-    }
 
     #[test]
     fn the_more_nodes_hear_of_it_the_rarer_it_is() {
